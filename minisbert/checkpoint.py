@@ -1,0 +1,255 @@
+"""Tensors from a checkpoint into a model and back, all or nothing.
+
+A folder holds its weights as model.safetensors, as several safetensors files with an index, or as pytorch_model.bin (a
+pickle, read with the restricted unpickler of torch and nothing less safe). Whatever the form, first the names, shapes
+and dtypes are compared with what the model needs, and every difference is reported in one error; only then is
+anything read.
+Formats: https://github.com/huggingface/safetensors (8 bytes of length, a JSON header, the data); `torch.save`.
+"""
+
+import os
+import zipfile
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import safetensors
+import torch
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from minisbert.errors import ModelError, NonFiniteError
+from minisbert.files import flush_to_disk, parse_json_object, read_json_object
+
+SAFETENSORS = "model.safetensors"
+SAFETENSORS_INDEX = "model.safetensors.index.json"
+PYTORCH_BIN = "pytorch_model.bin"
+
+# The dtypes a weight may have, under their names in a safetensors header.
+FLOATING_POINT = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
+LARGEST_HEADER = 8 * 2**20  # bytes; the header of a 24-layer model has some 50,000
+OLD_ENDINGS = {"gamma": "weight", "beta": "bias"}  # what the first checkpoints called the parameters of LayerNorm
+
+
+class Architecture(NamedTuple):
+    """How a model file names its tensors in checkpoints; see the end of bert.py."""
+
+    prefix: str
+    modules: Mapping[str, str]
+    carried: Sequence[str]
+    unused: Mapping[str, str]
+
+    def names(self, layers: int, model: nn.Module) -> dict[str, str]:
+        """Checkpoint name -> parameter name, for every parameter of `model`."""
+        theirs = {ours.format(i=i): theirs.format(i=i) for i in range(layers) for theirs, ours in self.modules.items()}
+        names = {}
+        for parameter, _ in model.named_parameters():
+            module, _, leaf = parameter.rpartition(".")
+            names[f"{theirs[module]}.{leaf}"] = parameter
+        return names
+
+    def leaves_behind(self, name: str) -> bool:
+        """Whether `name` is known and not needed."""
+        return any(name.startswith(known[:-1]) if known.endswith("*") else name == known for known in self.unused)
+
+
+@dataclass(frozen=True)
+class StoredTensor:
+    """A tensor that lies in a file: what it is, and how to read it."""
+
+    file: Path
+    dtype: str  # as in a safetensors header: "F32"
+    shape: tuple[int, ...]
+    read: Callable[[], Tensor]
+
+
+def load_checkpoint(folder: Path, model: nn.Module, layers: int, architecture: Architecture) -> dict[str, Tensor]:
+    """Fill the parameters of `model` from the weights in `folder`.
+
+    Args:
+        folder: holds one of the three forms of weights; safetensors is preferred.
+        model: parameters of any dtype on any device; they receive the stored values converted to their dtype.
+        layers: number of layers of `model`.
+        architecture: the names.
+
+    Returns:
+        The carried tensors by checkpoint name, on the CPU: not computed with, but to be saved again.
+
+    Raises:
+        ModelError: there are no weights, a file is damaged, or a tensor is missing, unexpected, of another shape or not
+            floating point; then no parameter has been touched.
+        NonFiniteError: a tensor holds NaN or an infinite value.
+    """
+    stored = _plain_names(_open(folder), architecture.prefix)
+    names = architecture.names(layers, model)
+    parameters = dict(model.named_parameters())
+    _compare(stored, {theirs: tuple(parameters[ours].shape) for theirs, ours in names.items()}, architecture)
+    with torch.no_grad():
+        for theirs, ours in names.items():
+            parameters[ours].copy_(_read_finite(theirs, stored[theirs]))
+    return {name: _read_finite(name, stored[name]).clone() for name in architecture.carried if name in stored}
+
+
+def save_checkpoint(
+    folder: Path, model: nn.Module, layers: int, architecture: Architecture, carried: Mapping[str, Tensor]
+) -> None:
+    """Write model.safetensors with the names that other libraries expect.
+
+    A carried tensor that was never there (a masked-language model has no pooler) is written as zeros, because readers
+    that want it would otherwise warn; no sentence embedding depends on it.
+    """
+    parameters = dict(model.named_parameters())
+    tensors = {
+        theirs: parameters[ours].detach().cpu().contiguous()
+        for theirs, ours in architecture.names(layers, model).items()
+    }
+    reference = next(iter(tensors.values()))
+    width = reference.shape[-1]
+    for name in architecture.carried:
+        absent = torch.zeros((width, width) if name.endswith("weight") else (width,))
+        tensors[name] = carried.get(name, absent).to(reference.dtype)
+    path = folder / SAFETENSORS
+    save_file(tensors, path, metadata={"format": "pt"})
+    umask = os.umask(0)
+    os.umask(umask)
+    path.chmod(0o666 & ~umask)  # save_file makes files that only their owner can read
+    with path.open("rb+") as file:
+        flush_to_disk(file)
+
+
+def _compare(stored: Mapping[str, StoredTensor], expected: Mapping[str, tuple[int, ...]], names: Architecture) -> None:
+    """Report every difference between the tensors stored and the tensors expected in one error."""
+    problems: list[str] = []
+    missing = [name for name in expected if name not in stored]
+    if missing:
+        problems.append(f"{len(missing)} missing ({_some(missing)})")
+    known = {*expected, *names.carried}
+    unexpected = [name for name in stored if name not in known and not names.leaves_behind(name)]
+    if unexpected:
+        problems.append(f"{len(unexpected)} unexpected ({_some(unexpected)})")
+    for name, shape in expected.items():
+        if name in stored and (stored[name].shape != shape or stored[name].dtype not in FLOATING_POINT):
+            found = stored[name]
+            problems.append(f"{name} is {found.dtype} {list(found.shape)}, expected a floating point {list(shape)}")
+    if problems:
+        file = next(iter(stored.values())).file if stored else "the checkpoint"
+        raise ModelError(f"{file}: does not fit config.json: {'; '.join(problems[:6])}")
+
+
+def _plain_names(stored: Mapping[str, StoredTensor], prefix: str) -> dict[str, StoredTensor]:
+    """Drop the prefix of masked-language models, and call LayerNorm's parameters as is usual today."""
+    plain: dict[str, StoredTensor] = {}
+    for name, tensor in stored.items():
+        stem, dot, ending = name.removeprefix(prefix).rpartition(".")
+        short = stem + dot + OLD_ENDINGS.get(ending, ending)
+        if short in plain:
+            raise ModelError(
+                f"{tensor.file}: two tensors mean {short}: with and without {prefix!r} or under an old name"
+            )
+        plain[short] = tensor
+    return plain
+
+
+def _read_finite(name: str, stored: StoredTensor) -> Tensor:
+    tensor = stored.read()
+    total = tensor.sum(dtype=torch.float64)  # cheaper than looking at every value; NaN and Inf survive a sum
+    if not torch.isfinite(total) and not torch.isfinite(tensor).all():
+        raise NonFiniteError(f"{stored.file}: the tensor {name} holds NaN or infinite values")
+    return tensor
+
+
+def _open(folder: Path) -> dict[str, StoredTensor]:
+    """Find the weights of a folder and list what they hold."""
+    if (folder / SAFETENSORS).exists():
+        return _open_safetensors(folder / SAFETENSORS)
+    if (folder / SAFETENSORS_INDEX).exists():
+        return _open_shards(folder)
+    if (folder / PYTORCH_BIN).exists():
+        return _open_pytorch_bin(folder / PYTORCH_BIN)
+    raise ModelError(f"{folder}: no weights: neither {SAFETENSORS}, {SAFETENSORS_INDEX} nor {PYTORCH_BIN} is there")
+
+
+def _open_safetensors(path: Path) -> dict[str, StoredTensor]:
+    header = _read_header(path)
+    try:
+        file = safetensors.safe_open(path, framework="pt")
+    except (safetensors.SafetensorError, OSError) as error:
+        raise ModelError(f"{path}: not a safetensors file: {error}") from None
+
+    def reader(name: str) -> Callable[[], Tensor]:
+        return lambda: file.get_tensor(name)
+
+    return {
+        name: StoredTensor(path, str(entry["dtype"]), tuple(entry["shape"]), reader(name))
+        for name, entry in header.items()
+        if name != "__metadata__"
+    }
+
+
+def _read_header(path: Path) -> dict[str, Any]:
+    """Read a safetensors header as strict JSON: the package itself would accept two tensors of one name."""
+    try:
+        with path.open("rb") as file:
+            start = file.read(8)
+            length = int.from_bytes(start, "little")
+            size = os.fstat(file.fileno()).st_size
+            if start.startswith(b"version "):
+                raise ModelError(f"{path}: a git-lfs pointer, not the file itself; run `git lfs pull`")
+            if len(start) < 8 or length > size - 8 or length > LARGEST_HEADER:
+                raise ModelError(
+                    f"{path}: not a safetensors file, or cut off: {size} bytes, a header of {length} announced"
+                )
+            return parse_json_object(file.read(length), f"{path}: header")
+    except OSError as error:
+        raise ModelError(f"{path}: cannot be read: {error.strerror}") from None
+
+
+def _open_shards(folder: Path) -> dict[str, StoredTensor]:
+    """Open the files that an index names; a name must be that of a file in the folder itself."""
+    path = folder / SAFETENSORS_INDEX
+    index = read_json_object(path).get("weight_map")
+    if not isinstance(index, dict) or not all(isinstance(name, str) for name in index.values()):
+        raise ModelError(f"{path}: expected a weight_map from tensor to file name")
+    stored: dict[str, StoredTensor] = {}
+    for name in sorted(set(index.values())):
+        if name != Path(name).name or "\\" in name or ":" in name:
+            raise ModelError(f"{path}: names the file {name!r:.80}, which is not in this folder")
+        if not (folder / name).is_file():
+            raise ModelError(f"{path}: names the file {name!r:.80}, which is missing")
+        for tensor, entry in _open_safetensors(folder / name).items():
+            if tensor in stored:
+                raise ModelError(f"{path}: the tensor {tensor} is in two files")
+            stored[tensor] = entry
+    absent = [tensor for tensor, name in index.items() if tensor not in stored or stored[tensor].file.name != name]
+    if absent or len(stored) > len(index):
+        strays = absent or [tensor for tensor in stored if tensor not in index]
+        raise ModelError(f"{path}: index and files disagree about {_some(strays)}")
+    return stored
+
+
+def _open_pytorch_bin(path: Path) -> dict[str, StoredTensor]:
+    try:
+        # Files from before torch 1.6 are no zip archives and cannot be mapped into memory.
+        tensors = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
+    except Exception as error:  # a damaged pickle can raise anything; nothing has run, weights_only sees to that
+        raise ModelError(
+            f"{path}: not a file of tensors that can be read safely: {str(error).split(chr(10))[0]:.200}"
+        ) from None
+    if not isinstance(tensors, dict) or not all(
+        isinstance(name, str) and isinstance(tensor, Tensor) for name, tensor in tensors.items()
+    ):
+        raise ModelError(f"{path}: expected a dictionary of tensors, found {type(tensors).__name__}")
+    dtypes = {dtype: name for name, dtype in FLOATING_POINT.items()}
+
+    def reader(tensor: Tensor) -> Callable[[], Tensor]:
+        return lambda: tensor
+
+    return {
+        name: StoredTensor(path, dtypes.get(tensor.dtype, str(tensor.dtype)), tuple(tensor.shape), reader(tensor))
+        for name, tensor in tensors.items()
+    }
+
+
+def _some(names: Sequence[str]) -> str:
+    return ", ".join(f"{name:.80}" for name in names[:5]) + (", ..." if len(names) > 5 else "")

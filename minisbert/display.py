@@ -1,0 +1,75 @@
+"""What encode.py shows a person: texts in columns, and similarities as a coloured grid, all as text."""
+
+import unicodedata
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+RESET = "\x1b[0m"
+# Backgrounds of the 256-colour palette from unlike to alike, for similarities from 0 to 1 in tenths; black text stays
+# legible.
+COLOURS = (255, 254, 253, 230, 229, 228, 222, 216, 210, 204, 203)
+
+
+def columns(text: str) -> int:
+    """Width on a terminal: Hangul and other wide characters take two columns, combining ones none.
+
+    >>> columns("밥 a")
+    4
+    """
+    return sum(
+        0 if unicodedata.combining(character) else 2 if unicodedata.east_asian_width(character) in "WF" else 1
+        for character in text
+    )
+
+
+def clip(text: str, width: int) -> str:
+    """Make a text exactly `width` columns wide: padded, or cut with an ellipsis; control characters become ?.
+
+    >>> clip("안녕하세요", 7) + "|"
+    '안녕하…|'
+    >>> clip("밥", 4) + "|"
+    '밥  |'
+    """
+    text = "".join(character if character.isprintable() else "?" for character in text)
+    if columns(text) > width:
+        while columns(text) > width - 1:
+            text = text[:-1]
+        text += "…"
+    return text + " " * (width - columns(text))
+
+
+def table_of_texts(texts: Sequence[str], vectors: npt.NDArray[np.float32], terminal_width: int) -> str:
+    """One line a text: its number, the length of its vector, the first values of the vector, and the text."""
+    lines = []
+    for number, (text, vector) in enumerate(zip(texts, vectors, strict=True), start=1):
+        values = " ".join(f"{value:+.3f}" for value in vector[:4])
+        start = f"{number:4}  |v| {np.linalg.norm(vector):7.3f}  [{values} ...]  "
+        lines.append(start + clip(text, max(10, terminal_width - len(start))).rstrip())
+    return "\n".join(lines)
+
+
+def similarity_grid(similarities: npt.NDArray[np.floating], texts: Sequence[str], width: int, colour: bool) -> str:
+    """The N x N similarities, a text and its row a line, with backgrounds from pale (0) to red (1).
+
+    Args:
+        similarities: (N, N).
+        texts: N texts.
+        width: columns of the terminal; what a row leaves free is given to its text.
+        colour: whether to colour with terminal escapes.
+    """
+    label = max(10, min(max(map(columns, texts)), width - 6 * len(texts) - 6))
+    lines = [" " * (label + 6) + "".join(f"{number:6}" for number in range(1, len(texts) + 1))]
+    for number, (text, row) in enumerate(zip(texts, similarities, strict=True), start=1):
+        cells = "".join(_cell(float(value), colour) for value in row)
+        lines.append(f"{number:4}  {clip(text, label)}{cells}")
+    return "\n".join(lines)
+
+
+def _cell(value: float, colour: bool) -> str:
+    text = f"{value:6.2f}"
+    if not colour:
+        return text
+    shade = COLOURS[round(10 * min(1.0, max(0.0, value)))]
+    return f"\x1b[30;48;5;{shade}m{text}{RESET}"

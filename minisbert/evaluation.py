@@ -1,0 +1,164 @@
+"""The eight numbers by which sentence-embedding models are compared on KorSTS (and STS benchmark).
+
+For pairs of sentences with a human score, how well do the model's similarities follow the scores? Pearson's r asks
+whether on a line, Spearman's ρ whether in the same order; each for cosine, (negated) Euclidean and Manhattan
+distance, and dot product. Checked against scipy (`pearsonr`, `spearmanr`) and sentence-transformers 6.2.0,
+`EmbeddingSimilarityEvaluator`.
+Data: Ham et al. 2020, "KorNLI and KorSTS". Axis letters: see layers.py.
+
+    python -m minisbert.evaluation --model jhgan/ko-sroberta-multitask --data sts-test.tsv
+"""
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+
+from minisbert.data import read_sts
+from minisbert.errors import FILE_SYSTEM_EXIT_CODE, InputError, MinisbertError
+
+if TYPE_CHECKING:
+    from minisbert.sentence_encoder import SentenceEncoder
+
+Numbers = npt.NDArray[np.float64]
+Vectors = npt.NDArray[np.float32]
+FUNCTIONS = ("cosine", "euclidean", "manhattan", "dot")
+
+
+def pearson(x: npt.ArrayLike, y: npt.ArrayLike) -> float:
+    """Pearson's correlation coefficient of two lists of N numbers, -1 to 1; NaN if one of them is constant.
+
+    >>> round(pearson([1, 2, 3, 4], [2, 4, 6, 9]), 6)
+    0.994377
+    """
+    u, v = np.asarray(x, dtype=np.float64), np.asarray(y, dtype=np.float64)
+    u, v = u - u.mean(), v - v.mean()
+    length = np.linalg.norm(u) * np.linalg.norm(v)
+    return float(u @ v / length) if length > 0 else float("nan")
+
+
+def ranks(values: npt.ArrayLike) -> Numbers:
+    """Ranks from 1 to N; equal values share the mean of the ranks they take up.
+
+    >>> ranks([10, 30, 20, 20]).tolist()
+    [1.0, 4.0, 2.5, 2.5]
+    """
+    _, group, counts = np.unique(np.asarray(values), return_inverse=True, return_counts=True)
+    last = np.cumsum(counts)  # the rank of the last value of each group
+    mean: Numbers = last - (counts - 1) / 2
+    return mean[group]
+
+
+def spearman(x: npt.ArrayLike, y: npt.ArrayLike) -> float:
+    """Spearman's rank correlation: Pearson's of the ranks; -1 to 1.
+
+    >>> round(spearman([1, 2, 3, 4], [1, 10, 100, 1000]), 6)
+    1.0
+    """
+    return pearson(ranks(x), ranks(y))
+
+
+def pair_similarities(a: Vectors, b: Vectors) -> dict[str, Numbers]:
+    """Compare row i of `a` with row i of `b` by each of the four functions.
+
+    Args:
+        a: (N, D).
+        b: (N, D).
+
+    Returns:
+        For "cosine", "euclidean", "manhattan" and "dot" the similarities (N,); distances are negated.
+    """
+    u, v = a.astype(np.float64), b.astype(np.float64)
+    return {
+        # cos(u, v) = 1 - |u/|u| - v/|v||² / 2: exactly 1 for equal vectors, so that pairs of equal sentences tie in
+        # rank.
+        "cosine": 1 - ((_unit(u) - _unit(v)) ** 2).sum(axis=1) / 2,
+        "euclidean": -np.linalg.norm(u - v, axis=1),
+        "manhattan": -np.abs(u - v).sum(axis=1),
+        "dot": (u * v).sum(axis=1),
+    }
+
+
+def _unit(a: Numbers) -> Numbers:
+    unit: Numbers = a / np.linalg.norm(a, axis=1, keepdims=True)
+    return unit
+
+
+class EmbeddingSimilarityEvaluator:
+    """Measures a model on scored pairs of sentences."""
+
+    def __init__(
+        self, sentences1: Sequence[str], sentences2: Sequence[str], scores: Sequence[float], name: str = ""
+    ) -> None:
+        if not len(sentences1) == len(sentences2) == len(scores) or len(scores) < 2:
+            raise InputError(
+                "expected at least two pairs, each with a score; found "
+                f"{len(sentences1)} first sentences, {len(sentences2)} second sentences, {len(scores)} scores"
+            )
+        self.sentences1 = list(sentences1)
+        self.sentences2 = list(sentences2)
+        self.scores = list(scores)
+        self.name = name
+
+    def __call__(self, model: "SentenceEncoder") -> dict[str, float]:
+        """Encode both sides and correlate.
+
+        Returns:
+            The eight numbers, -1 to 1, under "{name}_{pearson|spearman}_{cosine|euclidean|manhattan|dot}" (without
+            "{name}_" where the name is empty).
+        """
+        embeddings = model.encode(self.sentences1 + self.sentences2)
+        a, b = np.split(embeddings, 2)
+        prefix = f"{self.name}_" if self.name else ""
+        return {
+            f"{prefix}{correlation.__name__}_{function}": correlation(similarities, self.scores)
+            for function, similarities in pair_similarities(a, b).items()
+            for correlation in (pearson, spearman)
+        }
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The command line of `python -m minisbert.evaluation`."""
+    parser = argparse.ArgumentParser(
+        prog="python -m minisbert.evaluation", description="The eight KorSTS numbers of a model."
+    )
+    parser.add_argument("-m", "--model", required=True, metavar="SOURCE", help="a folder, or owner/name[@revision]")
+    parser.add_argument("--data", required=True, type=Path, metavar="FILE", help="a KorSTS file, such as sts-test.tsv")
+    parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
+    parser.add_argument("--device", metavar="D", help="cpu, cuda, cuda:1, ... (default: cuda if there is one)")
+    parser.add_argument("--local-files-only", action="store_true", help="open no connection")
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line; returns the exit code."""
+    args = build_parser().parse_args(argv)
+    from minisbert.sentence_encoder import SentenceEncoder
+
+    try:
+        sentences1, sentences2, scores = read_sts(args.data)
+        model = SentenceEncoder.from_pretrained(args.model, device=args.device, local_files_only=args.local_files_only)
+        result = EmbeddingSimilarityEvaluator(sentences1, sentences2, scores)(model)
+    except MinisbertError as error:
+        print(f"evaluation: {error}", file=sys.stderr)
+        return error.exit_code
+    except OSError as error:
+        print(f"evaluation: {error}", file=sys.stderr)
+        return FILE_SYSTEM_EXIT_CODE
+    if args.json:
+        print(json.dumps(result))
+    else:
+        print(f"{'':10}{'Pearson':>10}{'Spearman':>10}")
+        for function in FUNCTIONS:
+            numbers = (100 * result[f"{correlation}_{function}"] for correlation in ("pearson", "spearman"))
+            print(f"{function:10}" + "".join(f"{number:10.2f}" for number in numbers))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,104 @@
+"""Files: strict JSON in, whole files out.
+
+A file is written under a temporary name beside its final one, brought to the disk and renamed, so that nothing
+half-written is ever seen under the final name and what stood there before survives every failure.
+"""
+
+import contextlib
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from minisbert.errors import ModelError
+
+LARGEST_JSON = 16 * 2**20  # bytes; a config.json has some hundred
+
+
+def parse_json(data: bytes, where: str) -> Any:
+    """Parse JSON strictly: UTF-8, no duplicate keys, no NaN, no numbers of thousands of digits.
+
+    Args:
+        data: the file's bytes.
+        where: the file's name, for the message.
+
+    Raises:
+        ModelError: `data` is anything else.
+    """
+
+    def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        fields: dict[str, Any] = {}
+        for key, value in pairs:
+            if key in fields:
+                raise ValueError(f"the key {key!r:.80} occurs twice")
+            fields[key] = value
+        return fields
+
+    def reject(constant: str) -> None:
+        raise ValueError(f"{constant} is not JSON")
+
+    try:
+        return json.loads(data.decode("utf-8"), object_pairs_hook=unique, parse_constant=reject)
+    except (ValueError, RecursionError) as error:  # ValueError: bad UTF-8 and syntax, and the two above
+        raise ModelError(f"{where}: not valid JSON: {error!s:.200}") from None
+
+
+def parse_json_object(data: bytes, where: str) -> dict[str, Any]:
+    """Parse JSON as `parse_json` does; whatever is not an object {...} is a `ModelError` too."""
+    value = parse_json(data, where)
+    if not isinstance(value, dict):
+        raise ModelError(f"{where}: expected a JSON object {{...}}, found {type(value).__name__}")
+    return value
+
+
+def read_json(path: Path) -> Any:
+    """Read a JSON file of a model folder; see `parse_json`."""
+    return parse_json(read_small_file(path, LARGEST_JSON), str(path))
+
+
+def read_json_object(path: Path) -> dict[str, Any]:
+    """Read a JSON object from a file of a model folder; see `parse_json_object`."""
+    return parse_json_object(read_small_file(path, LARGEST_JSON), str(path))
+
+
+def read_small_file(path: Path, largest: int) -> bytes:
+    """Read a file of a model folder that must not have more than `largest` bytes.
+
+    Raises:
+        ModelError: it cannot be read, or is larger.
+    """
+    try:
+        with path.open("rb") as file:
+            data = file.read(largest + 1)
+    except OSError as error:
+        raise ModelError(f"{path}: cannot be read: {error.strerror}") from None
+    if len(data) > largest:
+        raise ModelError(f"{path}: larger than {largest} bytes, which no such file is")
+    return data
+
+
+def write_json(path: Path, value: object) -> None:
+    """Write `value` as readable JSON, Hangul as Hangul, all or nothing."""
+    with replacing(path) as file:
+        file.write((json.dumps(value, ensure_ascii=False, indent=2) + "\n").encode("utf-8"))
+
+
+@contextlib.contextmanager
+def replacing(path: Path) -> Iterator[BinaryIO]:
+    """Open a new file for writing that takes the place of `path` when the block ends without an error."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        with temporary.open("wb") as file:
+            yield file
+            flush_to_disk(file)
+        temporary.replace(path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+def flush_to_disk(file: BinaryIO) -> None:
+    """Return when what was written to `file` would survive a loss of power."""
+    file.flush()
+    os.fsync(file.fileno())

@@ -1,0 +1,104 @@
+"""What BERT, RoBERTa and DeBERTa-v2 truly share: attention, feed-forward, activations.
+
+Reference: Vaswani et al. 2017, "Attention Is All You Need", sections 3.1 to 3.3; the layers are post-norm, as there.
+
+Axis letters of the whole project:
+    B batch      T tokens            D width             H heads        K = D / H head width
+    V vocabulary P positions         F feed-forward width               R relative positions      N texts
+
+Masks are boolean, True = real token. `None` stands for "all tokens are real" and lets attention take its fastest
+kernel.
+"""
+
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+def _gelu_tanh(x: Tensor) -> Tensor:
+    return F.gelu(x, approximate="tanh")
+
+
+# The names that config.json uses. "gelu" is exact, x Φ(x): Hendrycks & Gimpel 2016, section 2.
+ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
+    "gelu": F.gelu,
+    "gelu_new": _gelu_tanh,
+    "gelu_pytorch_tanh": _gelu_tanh,
+    "relu": F.relu,
+    "silu": F.silu,
+    "tanh": torch.tanh,
+}
+
+
+class MultiHeadAttention(nn.Module):
+    """Scaled dot-product self-attention with H heads (Vaswani et al. 2017, section 3.2)."""
+
+    def __init__(self, width: int, heads: int, dropout: float) -> None:
+        super().__init__()
+        self.heads = heads
+        self.dropout = dropout
+        self.query = nn.Linear(width, width)
+        self.key = nn.Linear(width, width)
+        self.value = nn.Linear(width, width)
+        self.output = nn.Linear(width, width)
+
+    def forward(self, x: Tensor, attention_mask: Tensor | None) -> Tensor:
+        """Let every token gather from all real tokens of its text.
+
+        Args:
+            x: (B, T, D) floating point.
+            attention_mask: (B, 1, 1, T) bool, True = real token; None = all are.
+
+        Returns:
+            (B, T, D), before dropout and residual.
+        """
+        B, T, D = x.shape
+        query = self.query(x).view(B, T, self.heads, -1).transpose(1, 2)  # (B, H, T, K)
+        key = self.key(x).view(B, T, self.heads, -1).transpose(1, 2)  # (B, H, T, K)
+        value = self.value(x).view(B, T, self.heads, -1).transpose(1, 2)  # (B, H, T, K)
+        mixed = F.scaled_dot_product_attention(
+            query, key, value, attn_mask=attention_mask, dropout_p=self.dropout if self.training else 0.0
+        )  # (B, H, T, K)
+        return self.output(mixed.transpose(1, 2).reshape(B, T, D))
+
+
+class FeedForward(nn.Module):
+    """Two linear maps with an activation between, the same for every token (Vaswani et al. 2017, section 3.3)."""
+
+    def __init__(self, width: int, feed_forward_width: int, activation: str) -> None:
+        super().__init__()
+        self.expand = nn.Linear(width, feed_forward_width)
+        self.contract = nn.Linear(feed_forward_width, width)
+        self.activation = ACTIVATIONS[activation]
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (B, T, D) to (B, T, D) by way of (B, T, F)."""
+        return self.contract(self.activation(self.expand(x)))
+
+
+class EncoderLayer(nn.Module):
+    """One layer of BERT and RoBERTa: attention, then feed-forward, each as x = LayerNorm(x + Dropout(f(x)))."""
+
+    def __init__(
+        self,
+        width: int,
+        heads: int,
+        feed_forward_width: int,
+        activation: str,
+        layer_norm_eps: float,
+        hidden_dropout: float,
+        attention_dropout: float,
+    ) -> None:
+        super().__init__()
+        self.attention = MultiHeadAttention(width, heads, attention_dropout)
+        self.attention_norm = nn.LayerNorm(width, eps=layer_norm_eps)
+        self.feed_forward = FeedForward(width, feed_forward_width, activation)
+        self.feed_forward_norm = nn.LayerNorm(width, eps=layer_norm_eps)
+        self.dropout = nn.Dropout(hidden_dropout)
+
+    def forward(self, x: Tensor, attention_mask: Tensor | None) -> Tensor:
+        """Map (B, T, D) to (B, T, D); `attention_mask` as in `MultiHeadAttention`."""
+        x = self.attention_norm(x + self.dropout(self.attention(x, attention_mask)))
+        return self.feed_forward_norm(x + self.dropout(self.feed_forward(x)))

@@ -1,0 +1,397 @@
+"""SentenceEncoder: a tokenizer, an encoder and a pooling, loaded from one folder; texts in, vectors out.
+
+Paper: Reimers & Gurevych 2019, "Sentence-BERT". Checked against sentence-transformers 6.2.0, `SentenceTransformer`.
+Axis letters: see layers.py.
+"""
+
+import contextlib
+import dataclasses
+import hashlib
+import os
+import sys
+import time
+import warnings
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from minisbert import bert, deberta_v2, hub, roberta
+from minisbert.batching import Rows, plan_batches
+from minisbert.checkpoint import Architecture, load_checkpoint, save_checkpoint
+from minisbert.errors import InputError, ModelError, NonFiniteError
+from minisbert.folder import ModelFolder, read_folder, write_folder
+from minisbert.pooling import Normalize, Pooling
+from minisbert.similarity import similarity
+from minisbert.tokenization import TokenizedTexts, Tokenizer, load_backend, token_content
+
+Vectors = npt.NDArray[np.float32]
+
+
+class Family(NamedTuple):
+    """What one value of config.json's model_type stands for."""
+
+    read_config: Callable[[dict[str, Any]], Any]
+    encoder: type[nn.Module]
+    architecture: Architecture
+    class_name: str  # in transformers, for config.json
+
+
+_ROBERTA = Architecture(roberta.PREFIX, roberta.MODULES, roberta.CARRIED, roberta.UNUSED)
+FAMILIES = {
+    "bert": Family(
+        bert.BertConfig.from_fields,
+        bert.Bert,
+        Architecture(bert.PREFIX, bert.MODULES, bert.CARRIED, bert.UNUSED),
+        "BertModel",
+    ),
+    "roberta": Family(roberta.RobertaConfig.from_fields, roberta.Roberta, _ROBERTA, "RobertaModel"),
+    "xlm-roberta": Family(roberta.RobertaConfig.from_fields, roberta.Roberta, _ROBERTA, "XLMRobertaModel"),
+    "deberta-v2": Family(
+        deberta_v2.DebertaV2Config.from_fields,
+        deberta_v2.DebertaV2,
+        Architecture(deberta_v2.PREFIX, deberta_v2.MODULES, deberta_v2.CARRIED, deberta_v2.UNUSED),
+        "DebertaV2Model",
+    ),
+}
+
+DTYPE_NAMES = {torch.float64: "float64", torch.float32: "float32", torch.bfloat16: "bfloat16", torch.float16: "float16"}
+
+
+@dataclass(frozen=True)
+class EncodeReport:
+    """What happened in one call of `SentenceEncoder.encode`."""
+
+    rows: int
+    tokens: int
+    truncated: int  # texts cut to max_seq_length
+    unknown: int  # tokens [UNK]
+    not_nfc: int  # texts not in Unicode normal form C
+    seconds: float
+
+
+class SentenceEncoder(nn.Module):
+    """Maps texts to vectors whose cosine says how similar the texts are in meaning."""
+
+    def __init__(self, encoder: nn.Module, pooling: Pooling, tokenizer: Tokenizer, folder: ModelFolder) -> None:
+        super().__init__()
+        self.encoder = encoder
+        self.pooling = pooling
+        self.normalize = Normalize() if folder.normalize else nn.Identity()
+        self.tokenizer = tokenizer
+        self.folder = folder
+        self.carried: dict[str, Tensor] = {}
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        source: str | os.PathLike[str],
+        revision: str | None = None,
+        device: str | torch.device | None = None,
+        dtype: torch.dtype | None = None,
+        max_seq_length: int | None = None,
+        token: str | bool | None = None,
+        local_files_only: bool = False,
+    ) -> "SentenceEncoder":
+        """Load a model, ready to encode (in evaluation mode).
+
+        Args:
+            source: a folder, "owner/name" or "owner/name@revision" on the Hugging Face Hub.
+            revision: branch, tag or commit on the Hub.
+            device: None = "cuda" if there is one, else "cpu".
+            dtype: of the parameters; None = float32.
+            max_seq_length: texts are cut to this number of tokens; None = what the folder says.
+            token: for private and gated models; None = the one that the machine is logged in with.
+            local_files_only: open no connection.
+
+        Raises:
+            ModelError: the folder is not one of a supported model, or a file in it is damaged.
+            HubError: the Hub does not deliver.
+            InputError: `max_seq_length` or `dtype` is impossible.
+            NonFiniteError: a weight is NaN or infinite.
+        """
+        dtype = dtype or torch.float32
+        if dtype not in DTYPE_NAMES:
+            raise InputError(f"dtype must be one of {', '.join(DTYPE_NAMES.values())}, found {dtype}")
+        path = _locate(source, revision, token, local_files_only)
+        folder = read_folder(path)
+        family = _family(folder)
+        config = family.read_config(folder.config)
+        tokenizer = _build_tokenizer(folder, config, max_seq_length)
+        with torch.device("meta"):  # shapes only: nothing is allocated before the checkpoint is known to fit
+            encoder = family.encoder(config)
+        encoder.to(dtype).to_empty(device=device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        model = cls(encoder, Pooling(folder.pooling_mode), tokenizer, folder)
+        model.carried = load_checkpoint(
+            path / folder.encoder_path, encoder, config.num_hidden_layers, family.architecture
+        )
+        return model.eval()
+
+    @property
+    def max_seq_length(self) -> int:
+        """Texts are cut to this number of tokens, special tokens included; it can be set."""
+        return self.tokenizer.max_seq_length
+
+    @max_seq_length.setter
+    def max_seq_length(self, length: int) -> None:
+        _check_max_seq_length(length, self.encoder.config)
+        self.tokenizer.max_seq_length = length
+
+    @property
+    def embedding_dimension(self) -> int:
+        """D, the length of a vector."""
+        return int(self.folder.config["hidden_size"])
+
+    @property
+    def device(self) -> torch.device:
+        """Where the parameters are."""
+        return next(self.parameters()).device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The dtype of the parameters; `encode` returns float32 whatever it is."""
+        return next(self.parameters()).dtype
+
+    def forward(
+        self, input_ids: Tensor, attention_mask: Tensor | None = None, token_type_ids: Tensor | None = None
+    ) -> Tensor:
+        """Encode and pool a batch.
+
+        Args:
+            input_ids: (B, T) int64, padded on the right.
+            attention_mask: (B, T) bool, True = real token; None = all are.
+            token_type_ids: (B, T) int64; None = all 0.
+
+        Returns:
+            (B, D) float32, or float64 in a float64 model.
+        """
+        token_embeddings = self.encoder(input_ids, attention_mask, token_type_ids)  # (B, T, D)
+        embeddings: Tensor = self.normalize(self.pooling(token_embeddings, attention_mask))
+        return embeddings
+
+    @torch.inference_mode()
+    def encode(
+        self,
+        sentences: str | Iterable[str],
+        max_tokens_per_batch: int | None = None,
+        normalize_embeddings: bool = False,
+        truncate_dim: int | None = None,
+        prompt: str | None = None,
+        prompt_name: str | None = None,
+        convert_to_tensor: bool = False,
+        show_progress_bar: bool | None = None,
+        on_report: Callable[[EncodeReport], None] | None = None,
+    ) -> Any:
+        """Turn texts into vectors.
+
+        Args:
+            sentences: N texts, or one.
+            max_tokens_per_batch: rows x longest length of a batch; None = a value that suits the device.
+            normalize_embeddings: scale every vector to length 1.
+            truncate_dim: keep the first so many of D columns (for models trained with MatryoshkaLoss).
+            prompt: put before every text.
+            prompt_name: use the prompt of this name in the model's folder instead.
+            convert_to_tensor: return a tensor on the model's device instead of an array.
+            show_progress_bar: None = if standard error is a terminal.
+            on_report: called once at the end with an `EncodeReport`.
+
+        Returns:
+            float32 (N, D); (D,) for a single text; (0, D) for no texts. Row i belongs to text i. An array, or a
+            tensor with `convert_to_tensor`.
+
+        Raises:
+            TypeError: `sentences` or one of its rows is not text.
+            InputError: an option has an impossible value, or a text is not valid Unicode.
+            NonFiniteError: a vector came out NaN or infinite; the message names the row.
+        """
+        start = time.perf_counter()
+        single = isinstance(sentences, str)
+        if not isinstance(sentences, Iterable) or isinstance(sentences, bytes | bytearray):
+            raise TypeError(f"sentences must be a text or a list of texts, found {type(sentences).__name__}")
+        texts = [sentences] if isinstance(sentences, str) else list(sentences)
+        width = self._width(truncate_dim)
+        tokenized = self.tokenizer(texts, self._prompt(prompt, prompt_name))
+        if tokenized.not_nfc:
+            warnings.warn(
+                f"{tokenized.not_nfc} of {len(texts)} texts are not in Unicode normal form C (decomposed Hangul, as "
+                "from macOS), which most vocabularies do not know: normalise them first (encode.py --nfc)",
+                stacklevel=3,
+            )
+        embeddings = np.empty((len(texts), width), dtype=np.float32)
+        for rows, vectors in self._encode_batches(tokenized, max_tokens_per_batch, show_progress_bar):
+            vectors = vectors[:, :width]  # (B, width)
+            if normalize_embeddings:
+                vectors = F.normalize(vectors, dim=-1)
+            embeddings[rows] = vectors.cpu().numpy()
+        _check_finite(embeddings)
+        if on_report is not None:
+            counts = (len(tokenized.ids), tokenized.truncated, tokenized.unknown, tokenized.not_nfc)
+            on_report(EncodeReport(len(texts), *counts, time.perf_counter() - start))
+        result = embeddings[0] if single else embeddings
+        return torch.from_numpy(result).to(self.device) if convert_to_tensor else result
+
+    def _width(self, truncate_dim: int | None) -> int:
+        if truncate_dim is not None and not 1 <= truncate_dim <= self.embedding_dimension:
+            raise InputError(f"truncate_dim must be from 1 to {self.embedding_dimension}, found {truncate_dim}")
+        return truncate_dim or self.embedding_dimension
+
+    def _prompt(self, prompt: str | None, prompt_name: str | None) -> str:
+        """The text to put before every text: as given, by name, or the model's default."""
+        if prompt is not None:
+            return prompt
+        name = prompt_name if prompt_name is not None else self.folder.default_prompt_name
+        if name is None:
+            return ""
+        if name not in self.folder.prompts:
+            known = ", ".join(self.folder.prompts) or "none"
+            raise InputError(f"the model has no prompt named {name!r}; it has: {known}")
+        return self.folder.prompts[name]
+
+    def _encode_batches(
+        self, texts: TokenizedTexts, max_tokens: int | None, show_progress_bar: bool | None
+    ) -> Iterator[tuple[Rows, Tensor]]:
+        """Encode batch by batch; yields the rows of a batch and their vectors (B, D)."""
+        default_tokens, batch_cost = _batch_budget(self.device, self.dtype)
+        if max_tokens is not None and max_tokens < 1:
+            raise InputError(f"max_tokens_per_batch must be at least 1, found {max_tokens}")
+        todo = plan_batches(texts.lengths, max_tokens or default_tokens, batch_cost)[::-1]
+        finished: tuple[Rows, Tensor] | None = None
+        with _progress_bar(len(texts.ends), show_progress_bar) as advance:
+            while todo:
+                rows = todo.pop()
+                input_ids, mask = self.tokenizer.pad(texts, rows)
+                try:
+                    vectors = self(input_ids.to(self.device), None if mask is None else mask.to(self.device))
+                except RuntimeError as error:
+                    if not _is_out_of_memory(error) or len(rows) == 1:
+                        raise
+                    warnings.warn("out of memory: batches are halved until they fit", stacklevel=4)
+                    todo += np.array_split(rows, 2)
+                    continue
+                # A GPU computes this batch while the one before is copied out by the caller.
+                if finished is not None:
+                    yield finished
+                finished = rows, vectors
+                advance(len(rows))
+            if finished is not None:
+                yield finished
+
+    def similarity(self, a: npt.ArrayLike | Tensor, b: npt.ArrayLike | Tensor) -> Tensor:
+        """Compare every vector of `a` with every vector of `b` by the function that the model's folder names.
+
+        Args:
+            a: (N, D), or (D,) for one vector.
+            b: (M, D), or (D,).
+
+        Returns:
+            (N, M) float32 on the CPU; larger is more similar: distances are negated.
+        """
+        return similarity(a, b, self.folder.similarity_fn_name)
+
+    def fingerprint(self) -> str:
+        """SHA-256 of names and values of all parameters: equal for equal weights, whatever file they came from."""
+        digest = hashlib.sha256()
+        for name, parameter in self.named_parameters():
+            digest.update(name.encode())
+            digest.update(parameter.detach().cpu().contiguous().view(torch.uint8).numpy().data)
+        return digest.hexdigest()
+
+    def save_pretrained(self, folder: str | os.PathLike[str]) -> None:
+        """Write the model as a folder that sentence-transformers, transformers and this class open.
+
+        Nothing half-written appears under `folder`; it may be the one the model was loaded from.
+        """
+        family = _family(self.folder)
+        path = Path(folder)
+        config = {
+            key: value for key, value in self.folder.config.items() if key not in ("auto_map", "torch_dtype", "dtype")
+        }
+        config |= {"architectures": [family.class_name], "torch_dtype": DTYPE_NAMES[self.dtype]}
+        files = dict(self.folder.tokenizer_files)
+        files.setdefault("tokenizer.json", self.tokenizer.backend.to_str(pretty=True).encode())
+        contents = dataclasses.replace(
+            self.folder, config=config, tokenizer_files=files, max_seq_length=self.max_seq_length
+        )
+
+        def write_weights(target: Path) -> None:
+            layers = self.folder.config["num_hidden_layers"]
+            save_checkpoint(target, self.encoder, layers, family.architecture, self.carried)
+
+        write_folder(path, contents, self.embedding_dimension, write_weights)
+
+
+def _locate(
+    source: str | os.PathLike[str], revision: str | None, token: str | bool | None, local_files_only: bool
+) -> Path:
+    """The local folder that `source` means; an existing path is never looked up on the Hub."""
+    path = Path(source)
+    if path.exists() or not isinstance(source, str) or not hub.is_hub_name(source):
+        if revision is not None:
+            raise InputError(f"{path}: a folder has no revisions; revision {revision!r} is for models on the Hub")
+        return path
+    return hub.download(source, revision, token, local_files_only)
+
+
+def _family(folder: ModelFolder) -> Family:
+    model_type = folder.config.get("model_type")
+    if model_type not in FAMILIES:
+        raise ModelError(f"config.json: model_type {model_type!r:.80} is not supported, only {', '.join(FAMILIES)}")
+    return FAMILIES[model_type]
+
+
+def _build_tokenizer(folder: ModelFolder, config: Any, max_seq_length: int | None) -> Tokenizer:
+    backend = load_backend(folder.tokenizer_files, segments_of_pairs=folder.config["model_type"] == "bert")
+    largest_id = max(backend.get_vocab(with_added_tokens=True).values(), default=-1)
+    if largest_id >= config.vocab_size:
+        raise ModelError(
+            f"tokenizer.json: has the token id {largest_id}, but the model has {config.vocab_size} embeddings"
+        )
+    if max_seq_length is None:
+        max_seq_length = min(folder.max_seq_length or config.longest_text, config.longest_text)
+    _check_max_seq_length(max_seq_length, config)
+    unknown_token = token_content(folder.tokenizer_config.get("unk_token")) or "[UNK]"
+    return Tokenizer(backend, config.pad_token_id, max_seq_length, unknown_token, folder.lowercase)
+
+
+def _check_max_seq_length(length: int, config: Any) -> None:
+    if length > config.longest_text:
+        raise InputError(f"max_seq_length can be at most {config.longest_text} for this model, found {length}")
+
+
+def _batch_budget(device: torch.device, dtype: torch.dtype) -> tuple[int, int]:
+    """What suits the device: the largest rows x length of a batch, and the cost of one more batch in tokens."""
+    if device.type != "cpu":
+        return 16384, 1024
+    return (1024, 64) if dtype == torch.float32 else (2048, 64)
+
+
+def _is_out_of_memory(error: RuntimeError) -> bool:
+    # The allocator of the CPU raises a plain RuntimeError.
+    return isinstance(error, torch.OutOfMemoryError) or "DefaultCPUAllocator" in str(error)
+
+
+def _check_finite(embeddings: Vectors) -> None:
+    if not np.isfinite(embeddings.sum(dtype=np.float64)):  # cheaper than to look at every value when all is well
+        bad = np.flatnonzero(~np.isfinite(embeddings).all(axis=1))
+        if len(bad):
+            raise NonFiniteError(f"row {bad[0]}: the vector is NaN or infinite; with float16, use bfloat16 or float32")
+
+
+@contextlib.contextmanager
+def _progress_bar(total: int, show: bool | None) -> Iterator[Callable[[int], object]]:
+    """A progress bar on standard error, or a silent stand-in; yields the function that advances it."""
+    if show is None:
+        show = sys.stderr.isatty()
+    if not show:
+        yield lambda rows: None
+        return
+    from huggingface_hub.utils import tqdm  # imported here because it takes longer than to encode a few texts
+
+    with tqdm(total=total, unit="text", leave=False) as bar:
+        yield bar.update

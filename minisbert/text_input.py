@@ -1,0 +1,117 @@
+"""Texts from a file, one after the other: plain lines, JSON lines, or a column of a table.
+
+Files are UTF-8 and are split at LF alone: U+2028, vertical tab and the other characters that `str.splitlines` breaks
+lines at are ordinary characters of a text. A byte-order mark at the start and a CR before LF are dropped. An empty
+line is a text too.
+"""
+
+import csv
+import json
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import BinaryIO
+
+from minisbert.errors import InputError
+
+CSV_FIELD_LIMIT = 1 << 30  # characters; the default of the csv module, 131,072, is less than a long text
+BYTE_ORDER_MARKS = {b"\xff\xfe": "UTF-16", b"\xfe\xff": "UTF-16"}
+
+
+def read_texts(file: BinaryIO, name: str, text_field: str = "text") -> Iterator[str]:
+    """Read texts by the form that the file's name ends with.
+
+    Args:
+        file: the open file.
+        name: its name; .jsonl holds a JSON object a line, .csv and .tsv hold a table under a line of column names, and
+            everything else holds a text a line.
+        text_field: the field or column that holds the text.
+
+    Yields:
+        The texts in their order.
+
+    Raises:
+        InputError: a line is not UTF-8, not JSON, or lacks the field; the message gives file:line.
+    """
+    lines = _lines(file, name)
+    suffix = Path(name).suffix.lower()
+    if suffix == ".jsonl":
+        return _jsonl_texts(lines, name, text_field)
+    if suffix == ".tsv":
+        return _tsv_texts(lines, name, text_field)
+    if suffix == ".csv":
+        return _csv_texts(lines, name, text_field)
+    return lines
+
+
+def _lines(file: BinaryIO, name: str) -> Iterator[str]:
+    for number, line in enumerate(file, start=1):  # a binary file is split at LF and nowhere else
+        if number == 1:
+            if line[:2] in BYTE_ORDER_MARKS:
+                raise InputError(
+                    f"{name}:1: {BYTE_ORDER_MARKS[line[:2]]}, not UTF-8; convert it: iconv -f utf-16 -t utf-8"
+                )
+            line = line.removeprefix(b"\xef\xbb\xbf")
+        try:
+            text = line.decode("utf-8")
+        except UnicodeDecodeError as error:
+            raise InputError(f"{name}:{number}: not UTF-8 (byte {error.start + 1} of the line){_hint(line)}") from None
+        if "\0" in text:
+            raise InputError(f"{name}:{number}: holds a NUL byte: a binary file, or UTF-16; expected UTF-8 text")
+        yield text.removesuffix("\n").removesuffix("\r")
+
+
+def _hint(line: bytes) -> str:
+    """Name the encoding that Korean files most often have instead, if the line makes sense in it."""
+    try:
+        text = line.decode("cp949")
+    except UnicodeDecodeError:
+        return ""
+    is_korean = any("가" <= character <= "힣" for character in text)
+    return "; it looks like CP949, convert it: iconv -f cp949 -t utf-8" if is_korean else ""
+
+
+def _jsonl_texts(lines: Iterable[str], name: str, field: str) -> Iterator[str]:
+    for number, line in enumerate(lines, start=1):
+        try:
+            record = json.loads(line)
+        except (ValueError, RecursionError):
+            raise InputError(f"{name}:{number}: not a line of JSON") from None
+        if not isinstance(record, dict) or field not in record:
+            raise InputError(f"{name}:{number}: no field {field!r}; name the one that holds the text with --text-field")
+        if not isinstance(record[field], str):
+            raise InputError(f"{name}:{number}: the field {field!r} is not a text but {type(record[field]).__name__}")
+        yield record[field]
+
+
+def _tsv_texts(lines: Iterator[str], name: str, field: str) -> Iterator[str]:
+    """Tab-separated values know no quoting: a quotation mark is a character of the text."""
+    header = next(lines, "").split("\t")
+    column = _column(header, name, field)
+    for number, line in enumerate(lines, start=2):
+        yield _cell(line.split("\t"), column, header, f"{name}:{number}")
+
+
+def _csv_texts(lines: Iterator[str], name: str, field: str) -> Iterator[str]:
+    """Comma-separated values quote with ", and a quoted value may go over several lines."""
+    csv.field_size_limit(CSV_FIELD_LIMIT)
+    reader = csv.reader((line + "\n" for line in lines), strict=True)
+    try:
+        header = next(reader, [""])
+        column = _column(header, name, field)
+        for values in reader:
+            yield _cell(values, column, header, f"{name}:{reader.line_num}")
+    except csv.Error as error:
+        raise InputError(f"{name}:{reader.line_num}: not CSV: {error}") from None
+
+
+def _column(header: list[str], name: str, field: str) -> int:
+    if field not in header:
+        columns = ", ".join(header)
+        raise InputError(f"{name}:1: no column {field!r}; choose with --text-field one of: {columns:.200}")
+    return header.index(field)
+
+
+def _cell(values: list[str], column: int, header: list[str], where: str) -> str:
+    if len(values) <= column:
+        raise InputError(f"{where}: {len(values)} columns, but the text is in column {column + 1} ({header[column]!r})")
+    return values[column]

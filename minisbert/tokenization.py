@@ -1,0 +1,197 @@
+"""From text to token ids, with the `tokenizers` package and the tokenizer.json of the model.
+
+tokenizer.json is the truth about a tokenizer, except for the truncation and padding that happened to be on when it
+was saved: both are reset here. Folders older than that file hold vocab.txt, from which the WordPiece tokenizer of
+BERT is built (Devlin et al. 2018; Schuster & Nakajima 2012). Axis letters: see layers.py.
+"""
+
+import unicodedata
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import tokenizers
+import torch
+from torch import Tensor
+
+from minisbert.errors import InputError, ModelError
+from minisbert.files import parse_json_object
+
+TEXTS_AT_ONCE = (
+    4096  # what the tokenizer returns for a text is some hundred times its ids; they are copied out in blocks
+)
+
+
+@dataclass(frozen=True)
+class TokenizedTexts:
+    """The token ids of N texts, end to end in one array, and what happened to the texts on the way."""
+
+    ids: npt.NDArray[np.int32]  # (sum of lengths,)
+    ends: npt.NDArray[np.int64]  # (N,), where each text ends in `ids`
+    truncated: int  # texts cut to max_seq_length
+    unknown: int  # tokens [UNK]
+    not_nfc: (
+        int  # texts not in Unicode normal form C, such as Hangul typed on macOS: mostly [UNK] to a Korean vocabulary
+    )
+
+    @property
+    def lengths(self) -> npt.NDArray[np.int64]:
+        """Number of tokens of each text, special tokens included: (N,)."""
+        return np.diff(self.ends, prepend=0)
+
+    def row(self, index: int) -> npt.NDArray[np.int32]:
+        """Token ids of one text: (length,)."""
+        return self.ids[self.ends[index - 1] if index else 0 : self.ends[index]]
+
+
+class Tokenizer:
+    """Turns texts into token ids, cut to at most `max_seq_length` tokens."""
+
+    def __init__(
+        self,
+        backend: tokenizers.Tokenizer,
+        pad_token_id: int,
+        max_seq_length: int,
+        unknown_token: str | None = None,
+        lowercase: bool = False,
+    ) -> None:
+        self.backend = backend
+        self.pad_token_id = pad_token_id
+        self.lowercase = lowercase
+        self.unknown_token_id = None if unknown_token is None else backend.token_to_id(unknown_token)
+        backend.no_padding()
+        self.max_seq_length = max_seq_length
+
+    @property
+    def max_seq_length(self) -> int:
+        """Texts are cut to this number of tokens, special tokens included."""
+        return self._max_seq_length
+
+    @max_seq_length.setter
+    def max_seq_length(self, length: int) -> None:
+        special = self.backend.num_special_tokens_to_add(is_pair=False)
+        if length <= special:
+            raise InputError(
+                f"max_seq_length must be at least {special + 1} ({special} are special tokens), found {length}"
+            )
+        self.backend.enable_truncation(length)
+        self._max_seq_length = length
+
+    def __call__(self, texts: Sequence[str], prompt: str = "") -> TokenizedTexts:
+        """Tokenize texts, special tokens added.
+
+        Args:
+            texts: N texts; the empty text becomes the special tokens alone.
+            prompt: put before every text.
+
+        Raises:
+            TypeError: a text is not a `str`; the message names its row.
+            InputError: a text holds a lone surrogate, which is no character; the message names its row.
+        """
+        blocks: list[npt.NDArray[np.int32]] = []
+        lengths = np.zeros(len(texts), dtype=np.int64)
+        truncated = not_nfc = 0
+        for begin in range(0, len(texts), TEXTS_AT_ONCE):
+            block = texts[begin : begin + TEXTS_AT_ONCE]
+            for row, text in enumerate(block, start=begin):
+                _check_text(text, row)
+                not_nfc += not unicodedata.is_normalized("NFC", text)
+            block = [prompt + text for text in block]
+            encodings = self.backend.encode_batch([text.lower() for text in block] if self.lowercase else block)
+            lengths[begin : begin + len(block)] = [len(encoding.ids) for encoding in encodings]
+            truncated += sum(bool(encoding.overflowing) for encoding in encodings)
+            blocks.append(np.array([token for encoding in encodings for token in encoding.ids], dtype=np.int32))
+        ids = np.concatenate(blocks) if blocks else np.zeros(0, dtype=np.int32)
+        unknown = 0 if self.unknown_token_id is None else int((ids == self.unknown_token_id).sum())
+        return TokenizedTexts(ids, np.cumsum(lengths), truncated, unknown, not_nfc)
+
+    def pad(self, texts: TokenizedTexts, rows: Sequence[int] | npt.NDArray[np.integer]) -> tuple[Tensor, Tensor | None]:
+        """Make a batch of some of the texts, padded on the right to the longest of them.
+
+        Returns:
+            input_ids (B, T) int64 and attention_mask (B, T) bool, True = real token; the mask is None if nothing is
+            padded.
+        """
+        lengths = texts.lengths[rows]  # (B,)
+        longest = int(lengths.max())
+        real = np.arange(longest) < lengths[:, None]  # (B, T)
+        input_ids = np.full(real.shape, self.pad_token_id, dtype=np.int64)
+        input_ids[real] = np.concatenate([texts.row(int(row)) for row in rows])
+        return torch.from_numpy(input_ids), None if real.all() else torch.from_numpy(real)
+
+
+def _check_text(text: object, row: int) -> None:
+    if not isinstance(text, str):
+        raise TypeError(f"row {row}: every text must be a str, found {type(text).__name__}")
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError as error:
+        raise InputError(
+            f"row {row}: character {error.start} is half of a surrogate pair; decode the text as UTF-8"
+        ) from None
+
+
+def load_backend(files: Mapping[str, bytes], segments_of_pairs: bool) -> tokenizers.Tokenizer:
+    """Build the tokenizer of a model folder.
+
+    Args:
+        files: the folder's tokenizer files by name: tokenizer.json, or else vocab.txt and tokenizer_config.json.
+        segments_of_pairs: whether the second text of a pair is of segment 1 (BERT), should one be built from vocab.txt.
+
+    Raises:
+        ModelError: neither file is there, or it is damaged.
+    """
+    if "tokenizer.json" in files:
+        try:
+            return tokenizers.Tokenizer.from_buffer(files["tokenizer.json"])
+        except Exception as error:  # the package raises bare Exception
+            raise ModelError(f"tokenizer.json: not a tokenizer: {error!s:.200}") from None
+    if "vocab.txt" not in files:
+        raise ModelError(
+            "neither tokenizer.json nor vocab.txt is there: this is not the folder of a model with its tokenizer"
+        )
+    settings = parse_json_object(files.get("tokenizer_config.json", b"{}"), "tokenizer_config.json")
+    return _word_piece(files["vocab.txt"], settings, segments_of_pairs)
+
+
+def _word_piece(vocabulary: bytes, settings: Mapping[str, Any], segments_of_pairs: bool) -> tokenizers.Tokenizer:
+    """The tokenizer that BERT's vocab.txt and tokenizer_config.json describe."""
+    try:
+        tokens = vocabulary.decode("utf-8").removesuffix("\n").split("\n")
+    except UnicodeDecodeError as error:
+        raise ModelError(f"vocab.txt: not UTF-8 at byte {error.start}") from None
+    vocab = {token.removesuffix("\r"): index for index, token in enumerate(tokens)}
+    names = ("pad_token", "unk_token", "cls_token", "sep_token", "mask_token")
+    special = {name: token_content(settings.get(name)) or f"[{name[:-6].upper()}]" for name in names}
+    missing = [token for token in special.values() if token not in vocab]
+    if missing:
+        raise ModelError(f"vocab.txt: the special tokens {', '.join(missing)} are not in it")
+    cls, sep, unknown = special["cls_token"], special["sep_token"], special["unk_token"]
+    tokenizer = tokenizers.Tokenizer(
+        tokenizers.models.WordPiece(vocab, unk_token=unknown, max_input_chars_per_word=100)
+    )
+    tokenizer.normalizer = tokenizers.normalizers.BertNormalizer(
+        clean_text=True,
+        handle_chinese_chars=bool(settings.get("tokenize_chinese_chars", True)),
+        strip_accents=settings.get("strip_accents"),
+        lowercase=bool(settings.get("do_lower_case", True)),  # the default of the format, not of Korean models
+    )
+    tokenizer.pre_tokenizer = tokenizers.pre_tokenizers.BertPreTokenizer()
+    second = 1 if segments_of_pairs else 0
+    tokenizer.post_processor = tokenizers.processors.TemplateProcessing(
+        single=f"{cls}:0 $A:0 {sep}:0",
+        pair=f"{cls}:0 $A:0 {sep}:0 $B:{second} {sep}:{second}",
+        special_tokens=[(cls, vocab[cls]), (sep, vocab[sep])],
+    )
+    tokenizer.decoder = tokenizers.decoders.WordPiece(prefix="##")
+    tokenizer.add_special_tokens(list(special.values()))
+    return tokenizer
+
+
+def token_content(setting: object) -> str | None:
+    """The text of a special token, which configuration files write as "[UNK]" or {"content": "[UNK]", ...}."""
+    if isinstance(setting, dict):
+        setting = setting.get("content")
+    return setting if isinstance(setting, str) else None

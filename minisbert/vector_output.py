@@ -1,0 +1,181 @@
+"""Vectors into a file, block by block: .npy, .npz, .safetensors or .jsonl.
+
+Rows are appended to a temporary file beside the final one as they come, so memory does not grow with their number; at
+the end the file is completed, brought to the disk and renamed. Until then, what stood under the final name stays as
+it is.
+
+After each block a journal says what the temporary file holds. Both outlive an interruption, and a later run can go on
+after the last whole block. The result is the same to the byte, since every block holds the same rows either way.
+"""
+
+import hashlib
+import json
+import os
+import shutil
+import zipfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from minisbert.errors import InputError, ModelError
+from minisbert.files import flush_to_disk, read_json_object, replacing, write_json
+
+SUFFIXES = (".npy", ".npz", ".safetensors", ".jsonl")
+TENSOR_NAME = "embeddings"  # of the one array in .npz and .safetensors
+NPY_HEADER_LENGTH = 128  # bytes; a multiple of 64, with room for any shape
+
+
+def check_output(path: Path, overwrite: bool) -> None:
+    """Refuse, before any work is done, an output that could not be written at the end.
+
+    Raises:
+        InputError: the form is unknown, or the file exists and may not be overwritten.
+        OSError: the folder is missing or cannot be written to.
+    """
+    if path.suffix.lower() not in SUFFIXES:
+        raise InputError(f"{path}: the name must end with one of {', '.join(SUFFIXES)}")
+    if path.is_dir():
+        raise InputError(f"{path}: a folder; name a file in it")
+    if path.exists() and not overwrite:
+        raise InputError(f"{path}: exists already; pass --overwrite to replace it")
+    probe = path.with_name(f".{path.name}.{os.getpid()}.probe")
+    probe.touch(exist_ok=False)
+    probe.unlink()
+
+
+def json_line(text: str, vector: npt.NDArray[np.float32]) -> str:
+    """One row as a line of JSON; nine digits bring every float32 back to the bit."""
+    numbers = ", ".join(f"{number:.9g}" for number in vector.tolist())
+    return f'{{"text": {json.dumps(text, ensure_ascii=False)}, "embedding": [{numbers}]}}\n'
+
+
+class VectorFile:
+    """A file of vectors that grows block by block and appears under its name when it is whole."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.form = path.suffix.lower()
+        self.rows = 0
+        self.noted_rows = 0
+        self._part = path.with_name(f".{path.name}.part")
+        self._journal = path.with_name(f".{path.name}.journal")
+        self._texts = hashlib.sha256()
+        self._file = self._part.open("r+b" if self._part.exists() else "w+b")
+
+    def resume(self, run: Mapping[str, Any]) -> tuple[int, str]:
+        """Take up an interrupted run.
+
+        Args:
+            run: what decides about the vectors (model, options); it must be what the interrupted run noted.
+
+        Returns:
+            The number of rows that are done, 0 if there is nothing to resume, and the digest of their texts for `skip`.
+
+        Raises:
+            InputError: the interrupted run was of another model or had other options.
+        """
+        try:
+            journal = read_json_object(self._journal)
+            rows, size, digest = int(journal["rows"]), int(journal["bytes"]), str(journal["texts"])
+        except (ModelError, KeyError, ValueError):
+            return 0, ""
+        if self._part.stat().st_size < size:
+            return 0, ""
+        if journal.get("run") != dict(run):
+            raise InputError(
+                f"{self.path}: the interrupted run had another model or other options; start anew without --resume"
+            )
+        self.rows = self.noted_rows = rows
+        self._file.truncate(size)
+        self._file.seek(size)
+        return rows, digest
+
+    def skip(self, texts: Sequence[str]) -> str:
+        """Note texts whose vectors are in the file already; returns the digest of all texts so far."""
+        self._digest(texts)
+        return self._texts.hexdigest()
+
+    def append(self, texts: Sequence[str], vectors: npt.NDArray[np.float32]) -> None:
+        """Add the vectors (n, D) of the next n texts."""
+        if self.rows == 0:
+            self._journal.unlink(missing_ok=True)  # of an interrupted run that is not resumed
+            self._file.seek(0)
+            self._file.truncate()
+            if self.form != ".jsonl":
+                self._file.write(_npy_header(0, vectors.shape[1]))
+        if self.form == ".jsonl":
+            self._file.writelines(json_line(*row).encode() for row in zip(texts, vectors, strict=True))
+        else:
+            self._file.write(np.ascontiguousarray(vectors, dtype="<f4").data)
+        self._digest(texts)
+        self.rows += len(texts)
+
+    def note(self, run: Mapping[str, Any]) -> None:
+        """Bring what was appended to the disk and note it in the journal."""
+        flush_to_disk(self._file)
+        write_json(
+            self._journal,
+            {"rows": self.rows, "bytes": self._file.tell(), "texts": self._texts.hexdigest(), "run": dict(run)},
+        )
+        self.noted_rows = self.rows
+
+    def finish(self, width: int) -> None:
+        """Complete the file and give it its name.
+
+        Args:
+            width: D, for a file without rows.
+        """
+        if self.rows == 0:
+            self.append([], np.zeros((0, width), dtype=np.float32))
+        if self.form != ".jsonl":
+            self._file.seek(0)
+            self._file.write(_npy_header(self.rows, width))  # the first one could not know the number of rows
+        flush_to_disk(self._file)
+        self._file.close()
+        if self.form == ".npz":
+            self._pack_npz()
+        elif self.form == ".safetensors":
+            self._pack_safetensors()
+        else:
+            self._part.replace(self.path)
+        self.discard()
+
+    def close(self) -> bool:
+        """Stop before the end; returns whether something was kept that can be resumed."""
+        if self.noted_rows == 0:
+            self.discard()
+        self._file.close()
+        return self.noted_rows > 0
+
+    def discard(self) -> None:
+        """Remove the temporary file and the journal."""
+        self._file.close()
+        self._part.unlink(missing_ok=True)
+        self._journal.unlink(missing_ok=True)
+
+    def _pack_npz(self) -> None:
+        entry = zipfile.ZipInfo(f"{TENSOR_NAME}.npy")  # its date is fixed, so that equal vectors make equal files
+        with replacing(self.path) as target, zipfile.ZipFile(target, "w") as archive:
+            with archive.open(entry, "w", force_zip64=True) as packed, self._part.open("rb") as part:
+                shutil.copyfileobj(part, packed)
+
+    def _pack_safetensors(self) -> None:
+        from safetensors.numpy import save
+
+        with replacing(self.path) as target:
+            target.write(save({TENSOR_NAME: np.load(self._part)}))
+
+    def _digest(self, texts: Sequence[str]) -> None:
+        for text in texts:
+            data = text.encode()
+            self._texts.update(len(data).to_bytes(8, "little") + data)
+
+
+def _npy_header(rows: int, width: int) -> bytes:
+    """The start of a .npy file of float32 (rows, width), always of the same length (format 1.0 of numpy.lib.format)."""
+    description = f"{{'descr': '<f4', 'fortran_order': False, 'shape': ({rows}, {width}), }}"
+    start = b"\x93NUMPY\x01\x00" + (NPY_HEADER_LENGTH - 10).to_bytes(2, "little")
+    return start + description.encode().ljust(NPY_HEADER_LENGTH - 11) + b"\n"

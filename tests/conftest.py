@@ -1,0 +1,25 @@
+"""For all tests: no connection leaves this machine, and one thread, so that results do not depend on the number of cores."""
+
+import socket
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import torch
+
+torch.set_num_threads(1)
+
+
+@pytest.fixture(autouse=True)
+def no_network(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Let sockets connect to the loopback interface only; tests marked `hub` are for the open network."""
+    if request.node.get_closest_marker("hub") is None:
+        connect = socket.socket.connect
+
+        def guarded(self: socket.socket, address: Any) -> None:
+            if self.family in (socket.AF_INET, socket.AF_INET6) and address[0] not in ("127.0.0.1", "::1", "localhost"):
+                raise OSError(f"tests run offline; refused to connect to {address}")
+            connect(self, address)
+
+        monkeypatch.setattr(socket.socket, "connect", guarded)
+    yield
