@@ -1,4 +1,4 @@
-"""For all tests: no connection leaves this machine, and one thread, so that results do not depend on the number of cores."""
+"""For all tests: no connection leaves this machine, and one thread: results must not depend on the number of cores."""
 
 import socket
 from collections.abc import Iterator

@@ -1,13 +1,13 @@
-"""Proves that SentenceEncoder returns row i for text i whatever the batches, and keeps a model through save and load."""
+"""Proves that encode returns row i for text i whatever the batches, and that a model survives save and load."""
 
 import numpy as np
 import pytest
 import torch
-from tests.tiny import CONFIGS, SENTENCES, tiny_folder, tiny_model
 
 from minisbert import SentenceEncoder
 from minisbert.errors import InputError, NonFiniteError
 from minisbert.sentence_encoder import EncodeReport
+from tests.tiny import CONFIGS, SENTENCES, tiny_folder, tiny_model
 
 ARCHITECTURES = list(CONFIGS)
 

@@ -1,7 +1,7 @@
 """Tiny models with random weights and a small Korean vocabulary: what most tests run on.
 
-The weights are drawn with standard deviation 0.2: with the usual 0.02, activations are so small that GELU is nearly linear and
-attention nearly uniform, and many a mistake would hide below the tolerance.
+The weights are drawn with standard deviation 0.2: with the usual 0.02, activations are so small that GELU is nearly
+linear and attention nearly uniform, and many a mistake would hide below the tolerance.
 """
 
 import json
@@ -57,7 +57,14 @@ DEBERTA = {
 }
 CONFIGS: dict[str, dict[str, Any]] = {
     "bert": {**COMMON, "model_type": "bert"},
-    "roberta": {**COMMON, "model_type": "roberta", "type_vocab_size": 1, "pad_token_id": 1, "layer_norm_eps": 1e-5},
+    "roberta": {
+        **COMMON,
+        "model_type": "roberta",
+        "max_position_embeddings": 42,  # two are never reached: 40 tokens
+        "type_vocab_size": 1,
+        "pad_token_id": 1,
+        "layer_norm_eps": 1e-5,
+    },
     "deberta-v2": {**COMMON, "model_type": "deberta-v2", **DEBERTA},
 }
 
