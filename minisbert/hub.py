@@ -1,37 +1,71 @@
 """From "owner/name" or "owner/name@revision" to a local folder: the only file that touches the network.
 
-The Hugging Face client does the transfers and keeps the cache. Added here: the choice of files (one form of the
-weights, no code), retries with a bound, a check of every downloaded file against its hash, a check that nothing
-needed is missing, and messages of one line. The client is imported when it is needed: a local folder is loaded
-without it.
+The Hugging Face client does the transfers and keeps the cache, whose layout it documents and other programs share:
+
+    models--owner--name/
+        refs/main                         the commit that a branch or tag stood for when the Hub was last asked
+        snapshots/<commit>/config.json    a link to ../../blobs/<hash>; where links are not possible, the file itself
+        blobs/<hash>                      the contents, named by their SHA-256 (large files) or git's SHA-1 (small ones)
+        .minisbert/<commit>.json          ours: the files of a whole snapshot, each with hash, size and time of change
+
+Added here: the choice of files (one form of the weights, no code); bounds in time, because the client alone can wait
+for hours; repetition of what it does not repeat; a check that nothing is missing; and hashes. A file is compared with
+its hash when it arrives and again before every use, except that a large one is not read again while its size and time
+of change are those of the last comparison: reading 440 MB takes a second, noticing that they changed takes none.
+Messages have one line and never contain the token. The client is imported when it is needed: a local folder is
+loaded without it.
 """
 
+import concurrent.futures
+import contextlib
 import errno
 import hashlib
+import logging
+import os
 import re
+import threading
 import time
-from collections.abc import Callable, Iterable
-from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+import warnings
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from minisbert.checkpoint import PYTORCH_BIN, SAFETENSORS, SAFETENSORS_INDEX
 from minisbert.errors import HubError, ModelError
-from minisbert.files import read_json_object
+from minisbert.files import PLAIN_NAME, read_json_object, replacing, write_json
 from minisbert.folder import CONFIG, MODULES, SENTENCE_CONFIGS, SENTENCE_TRANSFORMERS_CONFIG, TOKENIZER_FILES
 
 if TYPE_CHECKING:
-    from huggingface_hub.hf_api import RepoSibling
+    from huggingface_hub.hf_api import ModelInfo, RepoSibling
 
 SMALL_FILES = (CONFIG, MODULES, SENTENCE_TRANSFORMERS_CONFIG, *SENTENCE_CONFIGS, *TOKENIZER_FILES)
-DEADLINE = 600.0  # seconds after which no request of one model is tried again
-ATTEMPTS = 6
+MODULE_CONFIG = re.compile(r"\d_[A-Za-z]+/config\.json")  # 1_Pooling/config.json
+LARGE = 32 * 2**20  # bytes; smaller files are hashed before every use
+
+ATTEMPTS = 5
 FIRST_PAUSE = 0.5  # seconds before the second attempt; doubled before each later one
-LOCAL_FAULTS = (errno.ENOSPC, errno.EACCES, errno.EPERM, errno.EROFS, errno.EDQUOT)
+ANSWER_TIME = 60.0  # seconds that a request may take with all its attempts, ...
+SLOWEST = 100_000  # ... and one more for so many bytes
+SILENCE = 10.0  # seconds without a byte after which an attempt to read the list of files has failed
+
+# Not the Hub's doing, and not mended by another attempt: disk full, no permission, a file where a folder should be.
+LOCAL_FAULTS = (
+    *(errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO),
+    *(errno.EACCES, errno.EPERM, errno.EROFS),
+    *(errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG),
+)
+TRY_LATER = (408, 425, 429, 500, 502, 503, 504)  # the statuses that another attempt may mend
 
 HUB_NAME = re.compile(r"([\w.-]+/[\w.-]+)(?:@([\w./-]+))?")
 COMMIT = re.compile(r"[0-9a-f]{40}")  # a revision that cannot move
+HASH = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")  # SHA-1 or SHA-256
+TOKEN = re.compile(r"[!-~]+")  # what an HTTP header can carry; the client's own complaint would quote the token
 
 Result = TypeVar("Result")
+
+
+class Unreachable(HubError):
+    """The Hub does not answer, or not in time: a copy in the cache may stand in."""
 
 
 def is_hub_name(source: str) -> bool:
@@ -40,15 +74,23 @@ def is_hub_name(source: str) -> bool:
 
 
 def download(
-    source: str, revision: str | None = None, token: str | bool | None = None, local_files_only: bool = False
+    source: str,
+    revision: str | None = None,
+    token: str | bool | None = None,
+    local_files_only: bool = False,
+    timeout: float | None = None,
 ) -> Path:
     """Make the files of a model available in the local cache.
+
+    A commit (40 hexadecimal digits) that is in the cache is used without a request. A branch or tag is looked up; if
+    the Hub cannot be reached, the copy in the cache is used with a warning.
 
     Args:
         source: "owner/name" or "owner/name@revision".
         revision: branch, tag or commit, if `source` names none; None = "main".
         token: for private and gated models; None = the one that the machine is logged in with.
         local_files_only: open no connection; so does the environment variable HF_HUB_OFFLINE=1.
+        timeout: seconds for everything together; None = a minute for each request, and more for large files.
 
     Returns:
         The folder of one snapshot in the cache.
@@ -56,137 +98,391 @@ def download(
     Raises:
         HubError: the model cannot be had; the message says which of the many reasons it is.
     """
-    from huggingface_hub import HfApi, constants, hf_hub_download, try_to_load_from_cache
+    from huggingface_hub import constants
 
     match = HUB_NAME.fullmatch(source)
     assert match is not None, "ask is_hub_name first"
     name = match[1]
     revision = revision or match[2] or "main"
-    offline = local_files_only or constants.HF_HUB_OFFLINE
-    cached = try_to_load_from_cache(name, CONFIG, revision=revision)
-    if isinstance(cached, str) and (offline or COMMIT.fullmatch(revision)):
-        missing = _first_missing_file(Path(cached).parent)
-        if missing is None:
-            return Path(cached).parent
-        if offline:
-            raise HubError(
-                f"{name}@{revision}: incomplete in the local cache ({missing} is missing), and no connection is allowed"
-            )
-    elif offline:
-        raise HubError(f"{name}@{revision}: not in the local cache, and no connection is allowed")
+    where = f"{name}@{revision}"
+    if not _stays_inside(revision):
+        raise HubError(f"{where}: not a valid revision; give a branch, a tag or a commit")
+    if isinstance(token, str) and not TOKEN.fullmatch(token):
+        raise HubError(f"{where}: the token is empty or has characters that no token has; copy it again")
 
-    deadline = time.monotonic() + DEADLINE
-    api = HfApi()
-    info = _retry(
-        lambda: api.model_info(name, revision=revision, files_metadata=True, token=token),
-        f"{name}@{revision}",
-        deadline,
-    )
-    files = {file.rfilename: file for file in info.siblings or []}
-    commit = info.sha
-    if commit is None:
-        raise HubError(f"{name}@{revision}: the server does not say which commit this is")
+    cache = Path(constants.HF_HUB_CACHE) / f"models--{name.replace('/', '--')}"
+    offline = local_files_only or constants.HF_HUB_OFFLINE
+    cached = Snapshot(cache, _read_commit(cache, revision))
+    if offline or (COMMIT.fullmatch(revision) and cached.surely_whole()):
+        problem = cached.problem()
+        if problem is None:
+            return cached.folder
+        if offline:
+            raise HubError(f"{where}: {problem}, and no connection is allowed; run once with one")
+
+    deadline = time.monotonic() + (float("inf") if timeout is None else timeout)
+    try:
+        with _silent_client():
+            return _download(name, revision, cache, token, deadline, attempts=1 if cached.exists() else ATTEMPTS)
+    except Unreachable as error:
+        problem = cached.problem()
+        if problem is not None:
+            raise HubError(f"{error}, and the model is {problem}; check the network or try later") from None
+        warnings.warn(f"{error}; the copy in the local cache is used", stacklevel=2)
+        return cached.folder
+
+
+def _download(name: str, revision: str, cache: Path, token: str | bool | None, deadline: float, attempts: int) -> Path:
+    """Ask which files the revision has, fetch those that are needed and not yet in the cache, and check them."""
+    from huggingface_hub import HfApi, hf_hub_download
+
+    where = f"{name}@{revision}"
+
+    def list_files() -> "ModelInfo":
+        return HfApi().model_info(name, revision=revision, files_metadata=True, token=token, timeout=SILENCE)
+
+    try:
+        info = _ask(list_files, where, min(deadline, time.monotonic() + ANSWER_TIME), attempts)
+        commit = info.sha or ""
+        files = {file.rfilename: file for file in info.siblings or []}
+        outside = [file for file in files if not _stays_inside(file)]
+        seconds = {file: ANSWER_TIME + (entry.size or 0) / SLOWEST for file, entry in files.items()}
+    except (ValueError, TypeError, LookupError, AttributeError, ArithmeticError):  # not JSON, or JSON of another form
+        raise HubError(f"{where}: what answers is not a Hugging Face Hub; check the network and HF_ENDPOINT") from None
+    if outside:
+        raise HubError(f"{where}: the repository lists {outside[0]!r:.80}, which is not inside it; do not use it")
+    if not COMMIT.fullmatch(commit):
+        raise HubError(f"{where}: the server does not say which commit this is; check HF_ENDPOINT")
+
+    snapshot = Snapshot(cache, commit)
 
     def fetch(file: str) -> Path:
-        where = f"{name}@{revision}: {file}"
-        known = isinstance(try_to_load_from_cache(name, file, revision=commit), str)
-        path = Path(_retry(lambda: hf_hub_download(name, file, revision=commit, token=token), where, deadline))
-        if not known:
-            _verify(path, files[file], where)
-        return path
+        path, expected = snapshot.folder / file, _listed_hash(files[file])
+        # Twice, because what is wrong may have been lying in the cache.
+        for _ in range(2):
+            if not path.is_file():
+                until = min(deadline, time.monotonic() + seconds[file])
+                with _no_partial_file(cache, expected):
+                    _ask(lambda: hf_hub_download(name, file, revision=commit, token=token), f"{where}: {file}", until)
+            if not path.is_file():
+                raise HubError(f"{where}: {file}: the server delivers another commit than it was asked for")
+            if snapshot.is_intact(file, expected):
+                return path
+            snapshot.remove(file)
+        raise HubError(f"{where}: {file}: what was delivered is not what the repository holds (wrong hash); try again")
 
-    wanted = [file for file in SMALL_FILES if file in files]
-    wanted += [file for file in files if re.fullmatch(r"\d_[A-Za-z]+/config\.json", file)]
-    folder = None
-    for file in wanted:
-        path = fetch(file)
-        folder = path.parent if file == CONFIG else folder
-    if folder is None:
-        raise HubError(f"{name}@{revision}: the repository has no {CONFIG}: it holds no transformers model")
-    for file in _weight_files(files, fetch):
+    for file in _files_to_read(files, fetch):
         fetch(file)
-    missing = _first_missing_file(folder)
+    missing = snapshot.first_missing_file()
+    if missing == CONFIG:
+        raise HubError(f"{where}: the repository has no {CONFIG}: it holds no transformers model")
     if missing is not None:
-        raise HubError(f"{name}@{revision}: incomplete: the repository has no {missing}")
-    return folder
+        raise HubError(f"{where}: incomplete: the repository has no {missing}")
+    snapshot.save_record()
+    _write_commit(cache, revision, commit)  # last, so that until now the older snapshot was there to be used
+    return snapshot.folder
 
 
-def _weight_files(files: Iterable[str], fetch: Callable[[str], Path]) -> list[str]:
-    """The one form of the weights that will be read: whole safetensors, safetensors in shards, or pytorch_model.bin."""
-    available = set(files)
-    if SAFETENSORS in available:
-        return [SAFETENSORS]
-    if SAFETENSORS_INDEX in available:
-        return [shard for shard in _shards(fetch(SAFETENSORS_INDEX)) if shard in available]
-    return [PYTORCH_BIN] if PYTORCH_BIN in available else []
+class Snapshot:
+    """The files of one commit in the cache, and what is known about them."""
+
+    def __init__(self, cache: Path, commit: str | None) -> None:
+        self.folder = cache / "snapshots" / (commit or "none")
+        self.record_path = cache / ".minisbert" / f"{commit}.json"
+        self.record: dict[str, Any] = {}  # file -> [hash, size, time of change]; empty for what others downloaded
+        with contextlib.suppress(ModelError):  # not there or damaged
+            self.record = read_json_object(self.record_path)
+        self.seen: dict[str, list[Any]] = {}  # the same, of the files compared with their hashes since
+
+    def exists(self) -> bool:
+        """Whether everything is there; nothing is read."""
+        return self.folder.is_dir() and self.first_missing_file() is None
+
+    def surely_whole(self) -> bool:
+        """Whether the Hub need not be asked for more.
+
+        Other programs fetch the weights without modules.json, which says how to pool.
+        """
+        return self.exists() and (bool(self.record) or (self.folder / MODULES).is_file())
+
+    def problem(self) -> str | None:
+        """Why the model cannot be loaded from here, or None."""
+        if not self.folder.is_dir():
+            return "not in the local cache"
+        missing = self.first_missing_file()
+        if missing is not None:
+            return f"incomplete in the local cache ({missing} is missing)"
+        present = [path.relative_to(self.folder).as_posix() for path in sorted(self.folder.rglob("*"))]
+        for file in _files_to_read(present, lambda file: self.folder / file):
+            if not self.is_intact(file):
+                return f"damaged in the local cache ({file} has changed)"
+        if self.surely_whole():
+            self.save_record()
+        return None
+
+    def first_missing_file(self) -> str | None:
+        """The name of a file without which the model cannot be loaded, or None."""
+
+        def there(file: str) -> bool:
+            return (self.folder / file).is_file()
+
+        if not there(CONFIG):
+            return CONFIG
+        if not there("tokenizer.json") and not there("vocab.txt"):
+            return "tokenizer.json"
+        if there(MODULES) and not any(self.folder.glob("*_Pooling/config.json")):
+            return "1_Pooling/config.json"
+        needed = list(self.record)
+        if not there(SAFETENSORS) and there(SAFETENSORS_INDEX):
+            try:
+                needed += _shards(self.folder / SAFETENSORS_INDEX)
+            except ModelError:  # damaged: as good as missing
+                return SAFETENSORS_INDEX
+        elif not there(SAFETENSORS) and not there(PYTORCH_BIN):
+            return SAFETENSORS
+        return next((file for file in needed if not there(file)), None)
+
+    def is_intact(self, file: str, expected: str | None = None) -> bool:
+        """Whether the contents of a file are still, or are at last, those of its hash.
+
+        Args:
+            file: name inside the snapshot.
+            expected: the hash; None = what the record or the name of the blob says. If nobody knows it (a cache
+                without links that others filled), the file counts as intact.
+        """
+        path = self.folder / file
+        known = self.record.get(file)
+        match known:
+            case [str(recorded), *_] if expected is None:
+                expected = recorded
+        if expected is None and path.is_symlink():
+            expected = Path(os.readlink(path)).name  # the first link only: a blob may be a link itself
+        status = path.stat()
+        stamp = [expected, status.st_size, status.st_mtime_ns]
+        if not (known == stamp and status.st_size >= LARGE) and not _has_hash(path, expected):
+            return False
+        self.seen[file] = stamp
+        return True
+
+    def remove(self, file: str) -> None:
+        """Take a file with wrong contents out of the cache, so that nobody uses it."""
+        path = self.folder / file
+        try:
+            if path.is_symlink():
+                (path.parent / os.readlink(path)).unlink(missing_ok=True)
+            path.unlink(missing_ok=True)
+        except OSError as error:
+            raise HubError(f"{path}: damaged, and cannot be replaced ({error.strerror}); delete it") from None
+
+    def save_record(self) -> None:
+        """Remember what was compared, for the next time."""
+        if self.seen != self.record:
+            with contextlib.suppress(OSError):  # a read-only cache: the next time will take as long
+                self.record_path.parent.mkdir(exist_ok=True)
+                write_json(self.record_path, self.seen)
+
+
+def _files_to_read(available: Iterable[str], open_file: Callable[[str], Path]) -> list[str]:
+    """Of the files of a repository, those that will be read; of several forms of weights only one.
+
+    Args:
+        available: names of all files.
+        open_file: gives the path of a file; called for the list of shards, if there is one.
+    """
+    files = list(available)
+    wanted = [file for file in SMALL_FILES if file in files]
+    wanted += [file for file in files if MODULE_CONFIG.fullmatch(file)]
+    if SAFETENSORS in files:
+        return [*wanted, SAFETENSORS]
+    if SAFETENSORS_INDEX in files:
+        shards = _shards(open_file(SAFETENSORS_INDEX))
+        return [*wanted, SAFETENSORS_INDEX, *(shard for shard in shards if shard in files)]
+    return [*wanted, PYTORCH_BIN] if PYTORCH_BIN in files else wanted
 
 
 def _shards(index: Path) -> list[str]:
     weight_map = read_json_object(index).get("weight_map")
     if not isinstance(weight_map, dict):
         raise ModelError(f"{index}: expected a weight_map from tensor to file name")
-    return sorted({str(shard) for shard in weight_map.values()})
+    shards = sorted({str(shard) for shard in weight_map.values()})
+    outside = [shard for shard in shards if not PLAIN_NAME.fullmatch(shard)]
+    if outside:
+        raise ModelError(f"{index}: names the file {outside[0]!r:.80}, which is not in this folder")
+    return shards
 
 
-def _first_missing_file(folder: Path) -> str | None:
-    """The name of a file without which the model cannot be loaded, or None."""
-    if not (folder / CONFIG).exists():
-        return CONFIG
-    if not any((folder / name).exists() for name in ("tokenizer.json", "vocab.txt")):
-        return "tokenizer.json"
-    if (folder / MODULES).exists() and not any(folder.glob("*_Pooling/config.json")):
-        return "1_Pooling/config.json"
-    if not (folder / SAFETENSORS).exists() and (folder / SAFETENSORS_INDEX).exists():
-        return next((shard for shard in _shards(folder / SAFETENSORS_INDEX) if not (folder / shard).exists()), None)
-    if not any((folder / name).exists() for name in (SAFETENSORS, PYTORCH_BIN)):
-        return SAFETENSORS
-    return None
+def _stays_inside(name: str) -> bool:
+    r"""Whether a relative path, read on any system, leads to something below where it starts.
+
+    >>> [_stays_inside(name) for name in ("1_Pooling/config.json", "a/../../evil", "/etc/passwd", "C:evil", r"..\evil")]
+    [True, False, False, False, False]
+    """
+    path = PurePosixPath(name.replace("\\", "/"))
+    return bool(path.parts) and not path.is_absolute() and ".." not in path.parts and not re.match("[A-Za-z]:", name)
 
 
-def _verify(path: Path, file: "RepoSibling", where: str) -> None:
-    """Compare a downloaded file with the hash that the repository gives; a wrong one is removed from the cache."""
-    if file.lfs is not None:
-        expected, digest = file.lfs.sha256, hashlib.sha256()
-    elif file.blob_id is not None:
-        expected, digest = file.blob_id, hashlib.sha1(f"blob {path.stat().st_size}\0".encode())  # as git hashes a file
-    else:
-        return
+def _read_commit(cache: Path, revision: str) -> str | None:
+    """The commit that a revision stood for when the Hub was last asked."""
+    if COMMIT.fullmatch(revision):
+        return revision
+    try:
+        commit = (cache / "refs" / revision).read_text(errors="replace").strip()
+    except OSError:
+        return None
+    return commit if COMMIT.fullmatch(commit) else None
+
+
+def _write_commit(cache: Path, revision: str, commit: str) -> None:
+    if _read_commit(cache, revision) != commit:
+        path = cache / "refs" / revision
+        with contextlib.suppress(OSError):  # a read-only cache that holds everything
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with replacing(path) as file:
+                file.write(commit.encode())
+
+
+def _listed_hash(file: "RepoSibling") -> str | None:
+    expected = file.blob_id if file.lfs is None else file.lfs.sha256
+    return expected if isinstance(expected, str) and HASH.fullmatch(expected) else None
+
+
+def _has_hash(path: Path, expected: str | None) -> bool:
+    """Whether a file has this SHA-256, or this SHA-1 as git computes it; True if `expected` is no hash at all."""
+    if expected is None or not HASH.fullmatch(expected):
+        return True
+    if len(expected) == 64:
+        digests = [hashlib.sha256()]
+    else:  # of the plain contents, too: some mirrors name files so
+        digests = [hashlib.sha1(f"blob {path.stat().st_size}\0".encode()), hashlib.sha1()]
     with path.open("rb") as data:
-        for block in iter(lambda: data.read(1 << 20), b""):
-            digest.update(block)
-    if digest.hexdigest() != expected:
-        path.resolve().unlink()
-        path.unlink(missing_ok=True)
-        raise HubError(f"{where}: what was downloaded is not what the repository holds (wrong hash); try again")
+        while block := data.read(1 << 20):
+            for digest in digests:
+                digest.update(block)
+    return expected in [digest.hexdigest() for digest in digests]
 
 
-def _retry(request: Callable[[], Result], where: str, deadline: float) -> Result:
-    """Try a request until it succeeds, is refused for good, or the deadline or the number of attempts is reached."""
+def _ask(request: Callable[[], Result], where: str, until: float, attempts: int = ATTEMPTS) -> Result:
+    """Make a request until it succeeds, is refused, or there are no attempts or no time left.
+
+    Args:
+        request: calls the client.
+        where: begins the message.
+        until: end of the time, on the monotonic clock.
+        attempts: how often to try.
+
+    Raises:
+        Unreachable: no attempt succeeded.
+        HubError: the Hub refuses; it would do so again.
+        OSError: the disk or the permissions on this machine are at fault.
+    """
     from huggingface_hub import errors
 
     pause = FIRST_PAUSE
-    for attempt in range(1, ATTEMPTS + 1):
+    for attempt in range(1, attempts + 1):
         try:
-            return request()
-        except errors.GatedRepoError:
-            raise HubError(f"{where}: access is gated; accept its terms on the Hub and pass your token") from None
-        except errors.RepositoryNotFoundError:
-            raise HubError(f"{where}: no such model on the Hub, or it is private; check the name or log in") from None
-        except errors.RevisionNotFoundError:
-            raise HubError(f"{where}: the model exists, this revision does not") from None
-        except errors.RemoteEntryNotFoundError:
-            raise HubError(f"{where}: the repository lists this file but does not deliver it") from None
-        except errors.HFValidationError:
-            raise HubError(f"{where}: not a valid model name or revision") from None
-        except (errors.HTTPError, OSError) as error:
-            status = getattr(getattr(error, "response", None), "status_code", None)
-            if status in (401, 403):
-                raise HubError(f"{where}: the token was refused; log in again or pass another") from None
+            return _in_time(request, where, until)
+        except (errors.HTTPError, errors.HFValidationError, UnicodeEncodeError, OSError) as error:
             if isinstance(error, OSError) and error.errno in LOCAL_FAULTS:
                 raise
-            if attempt == ATTEMPTS or time.monotonic() + pause > deadline:
-                reason = f"status {status}" if status else type(error).__name__
-                raise HubError(f"{where}: the Hub cannot be reached ({reason} after {attempt} attempts)") from None
+            refusal = _refusal(error)
+            if refusal is not None:
+                raise HubError(f"{where}: {refusal}") from None
+            # The client has tried long enough itself before it raises LocalEntryNotFoundError.
+            hopeless = isinstance(error, errors.LocalEntryNotFoundError)
+            if hopeless or attempt == attempts or time.monotonic() + pause >= until:
+                raise Unreachable(f"{where}: the Hub cannot be reached ({_reason(error)})") from None
         time.sleep(pause)
         pause *= 2
     raise AssertionError("the last attempt returns or raises")
+
+
+def _refusal(error: Exception) -> str | None:
+    """What to tell the user about an answer that will not change; None if another attempt may succeed."""
+    from huggingface_hub import errors
+
+    if isinstance(error, errors.GatedRepoError):  # before the next: it is a kind of it
+        return "access is gated; accept its terms on the Hub and pass your token"
+    if isinstance(error, errors.RepositoryNotFoundError):
+        return "no such model on the Hub, or it is private; check the name or log in"
+    if isinstance(error, errors.RevisionNotFoundError):
+        return "the model exists, this revision does not; check the branch, tag or commit"
+    if isinstance(error, errors.RemoteEntryNotFoundError):
+        return "the repository lists this file but does not deliver it; try another revision"
+    if isinstance(error, errors.DisabledRepoError):
+        return "the Hub has disabled this model; choose another"
+    if isinstance(error, errors.HFValidationError):
+        return "not a valid model name or revision; expected owner/name"
+    if isinstance(error, errors.LocalTokenNotFoundError):
+        return "a token is required, and this machine has none; log in with `hf auth login`"
+    if isinstance(error, UnicodeEncodeError):
+        return "the token has characters that no token has; copy it again"
+    if isinstance(error.__cause__, errors.FileMetadataError):
+        return "the server gives no commit or no hash (X-Repo-Commit, ETag); check HF_ENDPOINT"
+    status = _status(error)
+    if status in (401, 403):
+        return "the token was refused; log in again or pass another"
+    if status is not None and 400 <= status < 500 and status not in TRY_LATER:
+        return f"the Hub refuses the request (status {status})"
+    return None
+
+
+def _status(error: BaseException | None) -> int | None:
+    """The HTTP status behind an error of the client, or behind what caused it."""
+    status = getattr(getattr(error, "response", None), "status_code", None)
+    return _status(error.__cause__) if status is None and error is not None else status
+
+
+def _reason(error: Exception) -> str:
+    # The text of the error may hold addresses and several lines; its type says enough.
+    status = _status(error)
+    return f"status {status}" if status is not None else type(error.__cause__ or error).__name__
+
+
+def _in_time(request: Callable[[], Result], where: str, until: float) -> Result:
+    """Wait for a request, but no longer than `until`.
+
+    The client's own timeouts are for single packets. They do not end a server that sends a byte now and then, or one
+    that asks to be tried again in an hour. So the request runs in a thread of its own, which is left behind if it is
+    late; it does not keep the program from ending.
+    """
+    future: concurrent.futures.Future[Result] = concurrent.futures.Future()
+
+    def run() -> None:
+        try:
+            future.set_result(request())
+        except BaseException as error:  # raised again below, where the result is wanted
+            future.set_exception(error)
+
+    start = time.monotonic()
+    threading.Thread(target=run, daemon=True).start()
+    seconds = min(max(0.0, until - start), threading.TIMEOUT_MAX)
+    concurrent.futures.wait([future], timeout=seconds)
+    if not future.done():
+        raise Unreachable(f"{where}: the Hub cannot be reached (not done within {seconds:.0f} s)")
+    return future.result()
+
+
+@contextlib.contextmanager
+def _no_partial_file(cache: Path, expected: str | None) -> Iterator[None]:
+    """Remove what the client has written of a file if the block ends early: a thread left behind will not do it."""
+    pattern = f"{expected}.*.incomplete"
+    before = set((cache / "blobs").glob(pattern))
+    try:
+        yield
+    except BaseException:
+        for partial in set((cache / "blobs").glob(pattern)) - before:
+            with contextlib.suppress(OSError):
+                partial.unlink()
+        raise
+
+
+@contextlib.contextmanager
+def _silent_client() -> Iterator[None]:
+    """Keep the client from writing its own lines about each attempt to standard error."""
+    logger = logging.getLogger("huggingface_hub")
+    level = logger.level
+    logger.setLevel(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)

@@ -6,6 +6,7 @@ line is a text too.
 """
 
 import csv
+import itertools
 import json
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -13,8 +14,8 @@ from typing import BinaryIO
 
 from minisbert.errors import InputError
 
-CSV_FIELD_LIMIT = 1 << 30  # characters; the default of the csv module, 131,072, is less than a long text
-BYTE_ORDER_MARKS = {b"\xff\xfe": "UTF-16", b"\xfe\xff": "UTF-16"}
+LONGEST_LINE = 1 << 28  # bytes; beyond it, this is no text but perhaps /dev/zero, which would fill the memory
+UTF_16_MARKS = (b"\xff\xfe", b"\xfe\xff")
 
 
 def read_texts(file: BinaryIO, name: str, text_field: str = "text") -> Iterator[str]:
@@ -32,7 +33,7 @@ def read_texts(file: BinaryIO, name: str, text_field: str = "text") -> Iterator[
     Raises:
         InputError: a line is not UTF-8, not JSON, or lacks the field; the message gives file:line.
     """
-    lines = _lines(file, name)
+    lines = read_lines(file, name)
     suffix = Path(name).suffix.lower()
     if suffix == ".jsonl":
         return _jsonl_texts(lines, name, text_field)
@@ -43,44 +44,69 @@ def read_texts(file: BinaryIO, name: str, text_field: str = "text") -> Iterator[
     return lines
 
 
-def _lines(file: BinaryIO, name: str) -> Iterator[str]:
-    for number, line in enumerate(file, start=1):  # a binary file is split at LF and nowhere else
+def read_lines(file: BinaryIO, name: str) -> Iterator[str]:
+    """Read the lines of a UTF-8 text without their line ends.
+
+    Raises:
+        InputError: a line is not UTF-8 text; the message gives file:line.
+    """
+    for number in itertools.count(1):
+        line = file.readline(LONGEST_LINE)  # a binary file is split at LF and nowhere else
+        if not line:
+            return
+        if len(line) == LONGEST_LINE:
+            raise InputError(f"{name}:{number}: longer than {LONGEST_LINE >> 20} MiB; expected lines of text")
         if number == 1:
-            if line[:2] in BYTE_ORDER_MARKS:
-                raise InputError(
-                    f"{name}:1: {BYTE_ORDER_MARKS[line[:2]]}, not UTF-8; convert it: iconv -f utf-16 -t utf-8"
-                )
+            if line.startswith(UTF_16_MARKS):
+                raise InputError(f"{name}:1: UTF-16, not UTF-8; convert it: iconv -f utf-16 -t utf-8")
             line = line.removeprefix(b"\xef\xbb\xbf")
+        if b"\0" in line:
+            raise InputError(f"{name}:{number}: holds a NUL byte: a binary file, or UTF-16; expected UTF-8 text")
         try:
             text = line.decode("utf-8")
         except UnicodeDecodeError as error:
-            raise InputError(f"{name}:{number}: not UTF-8 (byte {error.start + 1} of the line){_hint(line)}") from None
-        if "\0" in text:
-            raise InputError(f"{name}:{number}: holds a NUL byte: a binary file, or UTF-16; expected UTF-8 text")
+            where = f"{name}:{number}: not UTF-8 (byte {error.start + 1} of the line)"
+            raise InputError(f"{where}; {_hint(line)}") from None
         yield text.removesuffix("\n").removesuffix("\r")
 
 
 def _hint(line: bytes) -> str:
     """Name the encoding that Korean files most often have instead, if the line makes sense in it."""
     try:
-        text = line.decode("cp949")
+        text = line.decode("euc_kr")  # the common part of CP949: what is binary hardly ever passes for it
     except UnicodeDecodeError:
-        return ""
-    is_korean = any("가" <= character <= "힣" for character in text)
-    return "; it looks like CP949, convert it: iconv -f cp949 -t utf-8" if is_korean else ""
+        text = ""
+    if any("가" <= character <= "힣" for character in text):
+        return "it looks like CP949, convert it: iconv -f cp949 -t utf-8"
+    return "expected UTF-8 text; if it is in CP949, convert it: iconv -f cp949 -t utf-8"
 
 
 def _jsonl_texts(lines: Iterable[str], name: str, field: str) -> Iterator[str]:
     for number, line in enumerate(lines, start=1):
+        where = f"{name}:{number}"
         try:
             record = json.loads(line)
         except (ValueError, RecursionError):
-            raise InputError(f"{name}:{number}: not a line of JSON") from None
+            raise InputError(f"{where}: not a line of JSON") from None
         if not isinstance(record, dict) or field not in record:
-            raise InputError(f"{name}:{number}: no field {field!r}; name the one that holds the text with --text-field")
-        if not isinstance(record[field], str):
-            raise InputError(f"{name}:{number}: the field {field!r} is not a text but {type(record[field]).__name__}")
-        yield record[field]
+            raise InputError(f"{where}: no field {field!r}; name the one that holds the text with --text-field")
+        text = record[field]
+        if not isinstance(text, str):
+            raise InputError(f"{where}: the field {field!r} is not a text but {type(text).__name__}")
+        check_unicode(text, f"{where}: the field {field!r}")
+        yield text
+
+
+def check_unicode(text: str, where: str) -> None:
+    r"""Refuse half of a surrogate pair, which JSON ("\ud800") and command lines that are not UTF-8 can hold.
+
+    Raises:
+        InputError: the message begins with `where`.
+    """
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError as error:
+        raise InputError(f"{where}: character {error.start + 1} is no Unicode character; expected UTF-8") from None
 
 
 def _tsv_texts(lines: Iterator[str], name: str, field: str) -> Iterator[str]:
@@ -93,15 +119,18 @@ def _tsv_texts(lines: Iterator[str], name: str, field: str) -> Iterator[str]:
 
 def _csv_texts(lines: Iterator[str], name: str, field: str) -> Iterator[str]:
     """Comma-separated values quote with ", and a quoted value may go over several lines."""
-    csv.field_size_limit(CSV_FIELD_LIMIT)
+    csv.field_size_limit(LONGEST_LINE)  # the default, 131,072, is less than a long text
     reader = csv.reader((line + "\n" for line in lines), strict=True)
+    number = 1  # of the line at which a row begins
     try:
         header = next(reader, [""])
         column = _column(header, name, field)
+        number = reader.line_num + 1
         for values in reader:
-            yield _cell(values, column, header, f"{name}:{reader.line_num}")
+            yield _cell(values, column, header, f"{name}:{number}")
+            number = reader.line_num + 1
     except csv.Error as error:
-        raise InputError(f"{name}:{reader.line_num}: not CSV: {error}") from None
+        raise InputError(f"{name}:{number}: not CSV: {error}") from None
 
 
 def _column(header: list[str], name: str, field: str) -> int:

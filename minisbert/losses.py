@@ -1,0 +1,115 @@
+"""What training makes small: the three losses of the published Korean sentence-embedding models.
+
+A batch has columns of B texts each; a loss gets the sentence embeddings of every column, (B, D) each, and the labels.
+Checked against sentence-transformers 6.2.0 (values and gradients in float64). Axis letters: see layers.py.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+import torch.distributed as distributed
+import torch.nn.functional as F
+from torch import Tensor
+from torch.distributed.nn.functional import all_gather
+
+
+class Loss(Protocol):
+    """A function of the sentence embeddings of each text column, (B, D), and of the labels, (B,) or None."""
+
+    def __call__(self, embeddings: Sequence[Tensor], labels: Tensor | None) -> Tensor:
+        """The loss, a scalar."""
+
+
+@dataclass(frozen=True)
+class MultipleNegativesRankingLoss:
+    """Find the text that belongs to each anchor among all texts of the batch (Henderson et al. 2017, section 4.4).
+
+    The columns are anchors, positives and, if there are more, hard negatives. With c running over the positives and hard
+    negatives of all rows,
+
+        loss = mean over rows i of  -log( exp(scale · cos(anchor_i, positive_i)) / sum_c exp(scale · cos(anchor_i, c)) )
+
+    so the positives of other rows are negatives for row i: no text may occur twice in a batch. With several processes the
+    candidates of all of them are gathered, and the gradient flows back to where they came from.
+    """
+
+    scale: float = 20.0
+
+    def __call__(self, embeddings: Sequence[Tensor], labels: Tensor | None = None) -> Tensor:
+        """The loss, a scalar; `labels` are not used: row i belongs to row i.
+
+        Args:
+            embeddings: two or more columns of (B, D) floating point.
+            labels: ignored.
+
+        Raises:
+            ValueError: there is only one column.
+        """
+        if len(embeddings) < 2:
+            raise ValueError(f"expected anchors and positives, found {len(embeddings)} column")
+        anchors, *columns = (F.normalize(column, dim=-1) for column in embeddings)
+        targets = torch.arange(len(anchors), device=anchors.device)  # (B,)
+        if distributed.is_initialized():
+            columns = [torch.cat(all_gather(column)) for column in columns]
+            targets = targets + distributed.get_rank() * len(anchors)
+        scores = self.scale * anchors @ torch.cat(columns).T  # (B, number of candidates)
+        return F.cross_entropy(scores, targets)
+
+
+@dataclass(frozen=True)
+class CosineSimilarityLoss:
+    """Make the cosine of two texts equal to their label (Reimers & Gurevych 2019, section 3, "regression objective").
+
+    loss = mean over rows i of  (cos(u_i, v_i) - label_i)²
+    """
+
+    def __call__(self, embeddings: Sequence[Tensor], labels: Tensor | None) -> Tensor:
+        """The loss, a scalar.
+
+        Args:
+            embeddings: two columns of (B, D) floating point.
+            labels: (B,), the cosines to reach.
+
+        Raises:
+            ValueError: there are not two columns, or no labels.
+        """
+        if len(embeddings) != 2 or labels is None:
+            raise ValueError(f"expected two columns and labels, found {len(embeddings)} columns")
+        cosines = F.cosine_similarity(embeddings[0], embeddings[1])  # (B,)
+        return F.mse_loss(cosines, labels.to(cosines.dtype))
+
+
+@dataclass(frozen=True)
+class MatryoshkaLoss:
+    """Apply a loss to the first d columns of the embeddings too, for several d (Kusupati et al. 2022, section 3).
+
+    loss = sum over k of  weight_k · loss(embeddings[:, :dims_k])
+    """
+
+    loss: Loss
+    dims: tuple[int, ...]
+    weights: tuple[float, ...] | None = None
+
+    def __post_init__(self) -> None:
+        if not self.dims or min(self.dims) < 1:
+            raise ValueError(f"expected one or more positive dimensions, found {self.dims}")
+        if self.weights is not None and len(self.weights) != len(self.dims):
+            raise ValueError(f"expected as many weights as dimensions, found {len(self.weights)} and {len(self.dims)}")
+
+    def __call__(self, embeddings: Sequence[Tensor], labels: Tensor | None) -> Tensor:
+        """The weighted sum of the losses, a scalar; arguments as those of the inner loss.
+
+        Raises:
+            ValueError: a dimension is larger than the embeddings have.
+        """
+        width = embeddings[0].shape[-1]
+        if max(self.dims) > width:
+            raise ValueError(f"the embeddings have {width} dimensions, fewer than the {max(self.dims)} asked for")
+        weights = self.weights or (1.0,) * len(self.dims)
+        losses = [
+            weight * self.loss([column[:, :dim] for column in embeddings], labels)
+            for dim, weight in zip(self.dims, weights, strict=True)
+        ]
+        return torch.stack(losses).sum()

@@ -1,0 +1,97 @@
+"""How parameters move: AdamW in two variants, what it decays, and the learning rate as a function of the step.
+
+Papers: Loshchilov & Hutter 2019, "Decoupled Weight Decay Regularization", algorithm 2; Kingma & Ba 2015, "Adam".
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import nn
+
+
+def warmup_linear(step: int, warmup_steps: int, total_steps: int) -> float:
+    """The factor of the learning rate: up in a line, then down in a line ("WarmupLinear").
+
+    Args:
+        step: 0 to total_steps - 1. Step 0 has factor 0 if there is a warm-up: the first update moves nothing.
+        warmup_steps: the number of steps on the way up.
+        total_steps: the number of all steps.
+
+    Returns:
+        0 to 1.
+
+    >>> [warmup_linear(step, warmup_steps=2, total_steps=6) for step in range(6)]
+    [0.0, 0.5, 1.0, 0.75, 0.5, 0.25]
+    """
+    if step < warmup_steps:
+        return step / max(1, warmup_steps)
+    return max(0.0, (total_steps - step) / max(1, total_steps - warmup_steps))
+
+
+def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
+    """Two groups for AdamW: all weights decay, embeddings too, but not biases and not the parameters of LayerNorm."""
+    spared = {
+        id(parameter)
+        for module in model.modules()
+        for name, parameter in module.named_parameters(recurse=False)
+        if isinstance(module, nn.LayerNorm) or name == "bias"
+    }
+    parameters = list(model.parameters())
+    return [
+        {
+            "params": [parameter for parameter in parameters if id(parameter) not in spared],
+            "weight_decay": weight_decay,
+        },
+        {"params": [parameter for parameter in parameters if id(parameter) in spared], "weight_decay": 0.0},
+    ]
+
+
+class OriginalAdamW(torch.optim.AdamW):
+    """AdamW as BERT's authors and transformers before 5.0 had it: the jhgan models were trained with it.
+
+    Differs from torch.optim.AdamW in the place of epsilon (added to the root of v before the bias is corrected, so it counts
+    for more in the first steps) and of the decay (after the update, on the updated weight):
+
+        w = w - lr · sqrt(1 - beta2^t) / (1 - beta1^t) · m / (sqrt(v) + eps)
+        w = w - lr · weight_decay · w
+
+    torch has m / (sqrt(v) / sqrt(1 - beta2^t) + eps) there, which is the same with an epsilon that depends on the step t.
+    """
+
+    def __init__(self, groups: list[dict[str, Any]], lr: float, eps: float) -> None:
+        self.original_eps = eps
+        self.late_decay = [group["weight_decay"] for group in groups]
+        super().__init__([{**group, "weight_decay": 0.0} for group in groups], lr=lr, fused=True)
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], float] | None = None) -> None:  # type: ignore[override]
+        """Move every parameter that has a gradient."""
+        for group, weight_decay in zip(self.param_groups, self.late_decay, strict=True):
+            moved = [parameter for parameter in group["params"] if parameter.grad is not None]
+            t = 1 + max((int(self.state[parameter]["step"]) for parameter in moved if self.state[parameter]), default=0)
+            group["eps"] = self.original_eps / (1 - group["betas"][1] ** t) ** 0.5
+            group["decayed"] = moved if weight_decay else []
+        super().step(closure)
+        for group, weight_decay in zip(self.param_groups, self.late_decay, strict=True):
+            for parameter in group.pop("decayed"):
+                parameter.mul_(1 - group["lr"] * weight_decay)
+
+
+def build_optimizer(
+    model: nn.Module, name: str, learning_rate: float, eps: float, weight_decay: float
+) -> torch.optim.Optimizer:
+    """An optimizer over all parameters of `model`.
+
+    Args:
+        model: on its final device.
+        name: "adamw" (torch) or "original-adamw" (`OriginalAdamW`).
+        learning_rate: the largest, before the schedule.
+        eps: 1e-8 for the first, 1e-6 for the second, unless a recipe says otherwise.
+        weight_decay: see `parameter_groups`.
+    """
+    groups = parameter_groups(model, weight_decay)
+    if name == "original-adamw":
+        return OriginalAdamW(groups, lr=learning_rate, eps=eps)
+    # The fused kernel reads and writes every parameter once.
+    return torch.optim.AdamW(groups, lr=learning_rate, eps=eps, fused=True)

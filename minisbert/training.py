@@ -1,0 +1,309 @@
+"""The training loop: several objectives in turn over one model, step for step as sentence-transformers 2.x trained.
+
+That order of things (its `fit`, kept in 6.2.0 as `old_fit`, against which this was checked) is what the published Korean
+models came from, and newer trainers do not repeat it: every objective has an AdamW and a schedule of its own over the shared
+parameters, and in each step every objective in turn takes a batch, goes forward and back, clips, and moves the parameters.
+
+Two things are done differently, with the same result: the texts of a batch are sorted by length and cut into chunks with
+little padding (batching.py), and AdamW is one fused kernel. Under torchrun, every process takes its share of each batch.
+Axis letters: see layers.py.
+"""
+
+import math
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+import torch
+import torch.distributed as distributed
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint as recompute
+
+from minisbert.batching import plan_batches
+from minisbert.data import Batch
+from minisbert.errors import InputError, NonFiniteError
+from minisbert.losses import Loss
+from minisbert.optim import build_optimizer, warmup_linear
+from minisbert.sentence_encoder import SentenceEncoder
+from minisbert.training_log import StepReport, TrainingLog
+from minisbert.training_state import load_state, save_state
+
+# Rows x length of a chunk of a training batch, and what one more chunk costs besides, in tokens.
+CHUNK_TOKENS = {"cpu": 1024, "cuda": 16384}
+CHUNK_COST = {"cpu": 64, "cuda": 1024}
+
+CHECKPOINTS = "checkpoints"
+
+
+class Batches(Protocol):
+    """Something that can be iterated again and again, such as `data.ShuffledBatches`."""
+
+    def __len__(self) -> int:
+        """The number of batches of one iteration."""
+
+    def __iter__(self) -> Iterator[Batch]:
+        """The batches; the next iteration may bring others, but the same in every run."""
+
+
+class Evaluator(Protocol):
+    """Measures a model, such as `evaluation.EmbeddingSimilarityEvaluator`."""
+
+    name: str
+
+    def __call__(self, model: SentenceEncoder) -> dict[str, float]:
+        """Named numbers; the largest one that is a Spearman correlation decides which model is best."""
+
+
+@dataclass(frozen=True)
+class Objective:
+    """A loss and the batches it is computed on."""
+
+    batches: Batches
+    loss: Loss
+    name: str = "train"
+
+
+class Stopped(Exception):
+    """`should_stop` said so; a checkpoint of this step has been written if there is an output folder."""
+
+
+def fit(
+    model: SentenceEncoder,
+    objectives: Sequence[Objective],
+    epochs: int,
+    learning_rate: float = 2e-5,
+    warmup_steps: int = 0,
+    weight_decay: float = 0.01,
+    max_grad_norm: float = 1.0,
+    steps_per_epoch: int | None = None,
+    evaluator: Evaluator | None = None,
+    evaluation_steps: int = 0,
+    output: Path | None = None,
+    checkpoint_steps: int = 0,
+    resume: bool = False,
+    seed: int = 0,
+    max_steps: int | None = None,
+    optimizer: str = "adamw",
+    eps: float = 1e-8,
+    autocast: torch.dtype | None = None,
+    recompute_activations: bool = False,
+    on_step: Callable[[StepReport], None] | None = None,
+    on_evaluation: Callable[[int, dict[str, float]], None] | None = None,
+    should_stop: Callable[[], bool] | None = None,
+) -> float | None:
+    """Train `model` in place.
+
+    Args:
+        model: on its device, in float32 (or float64).
+        objectives: taken in turn in each step; those with few batches start over when these run out.
+        epochs: times `steps_per_epoch` steps.
+        learning_rate: the largest, reached after the warm-up.
+        warmup_steps: see `optim.warmup_linear`.
+        weight_decay: see `optim.parameter_groups`.
+        max_grad_norm: longer gradients are shortened to this Euclidean length.
+        steps_per_epoch: None = as many as the objective with the fewest batches has.
+        evaluator: called at the end of each epoch and every `evaluation_steps` steps; the best model is kept in `output`.
+        evaluation_steps: 0 = at the end of epochs only.
+        output: folder for the model (the best one, or the last one without an evaluator), metrics and checkpoints.
+        checkpoint_steps: write a checkpoint every so many steps; 0 = never.
+        resume: go on from the last checkpoint in `output`, if there is one; the result is the same to the bit on a CPU.
+        seed: of dropout.
+        max_steps: stop after so many steps; the schedule ends there too.
+        optimizer: see `optim.build_optimizer`.
+        eps: epsilon of AdamW.
+        autocast: compute matrix products in this dtype (bfloat16).
+        recompute_activations: keep no activations but compute them again for the gradient: less memory, more time.
+        on_step: called after each step.
+        on_evaluation: called with the number of steps done and the numbers of the evaluator.
+        should_stop: asked after each step.
+
+    Returns:
+        The best score of the evaluator: the largest of its Spearman correlations; None without an evaluator.
+
+    Raises:
+        NonFiniteError: a loss or a gradient is NaN or infinite; no parameter has been moved by it.
+        InputError: the arguments contradict each other.
+        Stopped: `should_stop` returned True.
+    """
+    steps_per_epoch = steps_per_epoch or min(len(objective.batches) for objective in objectives)
+    if steps_per_epoch < 1 or epochs < 1:
+        raise InputError("nothing to train on: fewer examples than one batch, or no epochs")
+    total_steps = min(steps_per_epoch * epochs, max_steps or steps_per_epoch * epochs)
+    optimizers = [build_optimizer(model, optimizer, learning_rate, eps, weight_decay) for _ in objectives]
+    streams = [_endless(objective.batches) for objective in objectives]
+    log = TrainingLog(output if is_main_process() else None, evaluator.name if evaluator is not None else "")
+    best: float | None = None
+    first = 0
+
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        state = load_state(output / CHECKPOINTS, model, optimizers) if resume and output is not None else None
+        if state is not None:
+            first, best = state["step"], state["best"]
+            for stream in streams:
+                for _ in range(first):  # the batches that are done
+                    next(stream)
+        log.start(None if state is None else state["log"])
+        for step in range(first, total_steps):
+            start = time.perf_counter()
+            model.train()
+            rate = learning_rate * warmup_linear(step, warmup_steps, total_steps)
+            losses, norms, tokens = {}, {}, 0
+            for objective, moments, stream in zip(objectives, optimizers, streams, strict=True):
+                for group in moments.param_groups:
+                    group["lr"] = rate
+                batch = share_of_process(next(stream))
+                loss, count = _accumulate_gradients(model, batch, objective.loss, autocast, recompute_activations)
+                norm = float(nn.utils.clip_grad_norm_(model.parameters(), max_grad_norm))
+                if not (math.isfinite(loss) and math.isfinite(norm)):
+                    raise NonFiniteError(
+                        f"step {step + 1}, objective {objective.name}: loss {loss}, gradient norm {norm}; the step was not "
+                        "taken. Lower the learning rate, or look at the data of this batch"
+                    )
+                moments.step()
+                moments.zero_grad()
+                losses[objective.name], norms[objective.name] = loss, norm
+                tokens += count
+            done = step + 1
+            epoch, step_in_epoch = step // steps_per_epoch, step % steps_per_epoch + 1
+            report = StepReport(done, total_steps, epoch, rate, losses, norms, tokens, time.perf_counter() - start)
+            log.step(report)
+            if on_step is not None:
+                on_step(report)
+            at_end = step_in_epoch == steps_per_epoch or done == total_steps
+            if evaluator is not None and (at_end or (evaluation_steps and step_in_epoch % evaluation_steps == 0)):
+                best = _evaluate(
+                    model, evaluator, best, output, log, epoch, -1 if at_end else step_in_epoch, done, on_evaluation
+                )
+            stopping = should_stop is not None and should_stop()
+            if output is not None and (stopping or (checkpoint_steps and done % checkpoint_steps == 0)):
+                if is_main_process():
+                    save_state(output / CHECKPOINTS, done, model, optimizers, {"best": best, "log": log.sizes()})
+            if stopping:
+                raise Stopped(done)
+    if evaluator is None and output is not None and is_main_process():
+        model.save_pretrained(output)
+    model.eval()
+    return best
+
+
+def embed_columns(
+    model: SentenceEncoder, columns: Sequence[Sequence[str]], recompute_activations: bool = False
+) -> tuple[list[Tensor], int]:
+    """Sentence embeddings, with gradients, of all columns of a batch.
+
+    The texts of all columns are sorted by length together and cut into chunks, each padded to its own longest text: padded
+    column by column, a random batch is more than half padding.
+
+    Returns:
+        A tensor (B, D) for each column, and the number of tokens.
+    """
+    texts = [text for column in columns for text in column]
+    tokenized = model.tokenizer(texts)
+    device = model.device
+    plan = plan_batches(tokenized.lengths, CHUNK_TOKENS[device.type], CHUNK_COST[device.type])
+    chunks = []
+    for rows in plan:
+        input_ids, mask = model.tokenizer.pad(tokenized, rows)
+        inputs = (input_ids.to(device), None if mask is None else mask.to(device))
+        chunks.append(recompute(model, *inputs, use_reentrant=False) if recompute_activations else model(*inputs))
+    place = torch.from_numpy(np.argsort(np.concatenate(plan))).to(device)  # where each text is in the chunks
+    embeddings = torch.cat(chunks)[place]  # (sum of B, D)
+    return list(embeddings.split([len(column) for column in columns])), len(tokenized.ids)
+
+
+def _accumulate_gradients(
+    model: SentenceEncoder, batch: Batch, loss: Loss, autocast: torch.dtype | None, recompute_activations: bool
+) -> tuple[float, int]:
+    """Forward and back; returns the loss and the number of tokens of the whole batch."""
+    with torch.autocast(model.device.type, autocast, enabled=autocast is not None):
+        embeddings, tokens = embed_columns(model, batch.texts, recompute_activations)
+        labels = None if batch.labels is None else torch.tensor(batch.labels, device=model.device)
+        value = loss(embeddings, labels)
+    value.backward()
+    return average_over_processes(model, value.detach(), tokens)
+
+
+def _endless(batches: Batches) -> Iterator[Batch]:
+    while True:
+        yield from batches
+
+
+def _evaluate(
+    model: SentenceEncoder,
+    evaluator: Evaluator,
+    best: float | None,
+    output: Path | None,
+    log: TrainingLog,
+    epoch: int,
+    step_in_epoch: int,
+    done: int,
+    on_evaluation: Callable[[int, dict[str, float]], None] | None,
+) -> float:
+    """Measure the model, keep it if it is the best so far, and return the best score."""
+    score = torch.zeros(1, dtype=torch.float64)
+    if is_main_process():
+        model.eval()
+        result = evaluator(model)
+        score[0] = largest_spearman(result)
+        log.evaluation(epoch, step_in_epoch, done, result)
+        if on_evaluation is not None:
+            on_evaluation(done, result)
+        if output is not None and (best is None or score.item() > best):
+            model.save_pretrained(output)
+    if distributed.is_initialized():
+        score = score.to(model.device)
+        distributed.broadcast(score, src=0)
+    return max(score.item(), best if best is not None else -math.inf)
+
+
+def largest_spearman(result: dict[str, float]) -> float:
+    """The score that picks the best model: the largest Spearman correlation, as sentence-transformers did up to 3.2."""
+    return max(value for name, value in result.items() if "spearman" in name)
+
+
+# Several processes (torchrun). Each takes its share of the rows; the gradients are averaged before they are clipped.
+
+
+def is_main_process() -> bool:
+    """Whether this process is the one that writes."""
+    return not distributed.is_initialized() or distributed.get_rank() == 0
+
+
+def share_of_process(batch: Batch) -> Batch:
+    """The rows of a batch that belong to this process: the same number for all, which in-batch negatives rely on.
+
+    A batch with labels that cannot be divided so, the last of an epoch perhaps, is computed by every process; the average
+    over the processes is then the same.
+
+    Raises:
+        InputError: a batch without labels cannot be divided.
+    """
+    if not distributed.is_initialized():
+        return batch
+    processes, rank = distributed.get_world_size(), distributed.get_rank()
+    rows = len(batch.texts[0])
+    if rows % processes and batch.labels is not None:
+        return batch
+    if rows % processes:
+        raise InputError(
+            f"a batch of {rows} examples cannot be divided among {processes} processes; choose another size"
+        )
+    share = slice(rank * rows // processes, (rank + 1) * rows // processes)
+    return Batch(tuple(column[share] for column in batch.texts), None if batch.labels is None else batch.labels[share])
+
+
+def average_over_processes(model: nn.Module, loss: Tensor, tokens: int) -> tuple[float, int]:
+    """Average gradients and loss over the processes, and add up the tokens."""
+    if distributed.is_initialized():
+        processes = distributed.get_world_size()
+        gradients = [parameter.grad for parameter in model.parameters() if parameter.grad is not None]
+        totals = torch.tensor([loss.item() / processes, tokens], dtype=torch.float64, device=loss.device)
+        for tensor in (*gradients, totals):
+            distributed.all_reduce(tensor)
+        torch._foreach_div_(gradients, processes)
+        return totals[0].item(), int(totals[1])
+    return loss.item(), tokens

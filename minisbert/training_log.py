@@ -1,0 +1,81 @@
+"""What a training run writes down as it goes: metrics.jsonl, and the evaluator's table in the form of sentence-transformers."""
+
+import csv
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+METRICS = "metrics.jsonl"
+EVALUATIONS = Path("eval")
+EVALUATION_COLUMNS = tuple(
+    f"{function}_{correlation}"
+    for function in ("cosine", "euclidean", "manhattan", "dot")
+    for correlation in ("pearson", "spearman")
+)
+
+
+@dataclass(frozen=True)
+class StepReport:
+    """What happened in one step of all objectives."""
+
+    step: int  # steps done, 1 to `total_steps`
+    total_steps: int
+    epoch: int  # from 0
+    learning_rate: float
+    losses: dict[str, float]  # by objective
+    gradient_norms: dict[str, float]  # by objective, before clipping
+    tokens: int
+    seconds: float
+
+
+class TrainingLog:
+    """Appends to the two files; without a folder, to nothing.
+
+    Lines are written through at once, so that an interrupted run leaves whole lines; a resumed run cuts off those that
+    came after its checkpoint and writes the same ones again, but for the times.
+    """
+
+    def __init__(self, folder: Path | None, evaluator_name: str = "") -> None:
+        self._folder = folder
+        infix = f"_{evaluator_name}" if evaluator_name else ""
+        self._files = (Path(METRICS), EVALUATIONS / f"similarity_evaluation{infix}_results.csv")
+
+    def start(self, sizes: list[int] | None) -> None:
+        """Begin anew, or go on after the given numbers of bytes of the two files."""
+        if self._folder is not None:
+            for file, size in zip(self._files, sizes or [0, 0], strict=True):
+                (self._folder / file).parent.mkdir(parents=True, exist_ok=True)
+                with (self._folder / file).open("ab") as opened:
+                    opened.truncate(size)
+
+    def sizes(self) -> list[int]:
+        """How long the two files are, in bytes."""
+        return [(self._folder / file).stat().st_size for file in self._files] if self._folder is not None else [0, 0]
+
+    def step(self, report: StepReport) -> None:
+        """Note a step."""
+        self._append_metrics(asdict(report))
+
+    def evaluation(self, epoch: int, step_in_epoch: int, step: int, result: dict[str, float]) -> None:
+        """Note an evaluation.
+
+        Args:
+            epoch: from 0.
+            step_in_epoch: -1 at the end of an epoch, as in sentence-transformers.
+            step: steps done.
+            result: the eight numbers, "{name}_{correlation}_{function}".
+        """
+        self._append_metrics({"step": step, "evaluation": result})
+        if self._folder is not None:
+            path = self._folder / self._files[1]
+            with path.open("a", encoding="utf-8", newline="") as file:
+                writer = csv.writer(file)
+                if path.stat().st_size == 0:
+                    writer.writerow(["epoch", "steps", *EVALUATION_COLUMNS])
+                numbers = {"_".join(name.split("_")[-2:][::-1]): value for name, value in result.items()}
+                writer.writerow([epoch, step_in_epoch, *(numbers.get(column, "") for column in EVALUATION_COLUMNS)])
+
+    def _append_metrics(self, entry: dict[str, object]) -> None:
+        if self._folder is not None:
+            with (self._folder / METRICS).open("a", encoding="utf-8") as file:
+                file.write(json.dumps(entry, ensure_ascii=False) + "\n")

@@ -1,0 +1,107 @@
+"""Proves that losses, batches and the training loop are those of sentence-transformers: values, gradients, every step."""
+
+import random
+
+import pytest
+import torch
+
+pytest.importorskip("sentence_transformers")
+
+from sentence_transformers.sentence_transformer import losses as theirs
+from sentence_transformers.sentence_transformer.datasets import NoDuplicatesDataLoader
+from sentence_transformers.sentence_transformer.readers import InputExample
+
+from minisbert import SentenceEncoder
+from minisbert.data import Example, NoDuplicatesBatches, nli_triplets, read_nli
+from minisbert.losses import CosineSimilarityLoss, MatryoshkaLoss, MultipleNegativesRankingLoss
+from tests.parity.reference_training import reference_run
+from tests.parity.test_trained_models import SHARED
+from tests.tiny import CONFIGS, tiny_folder
+from tests.training_case import NO_DROPOUT, TRIPLETS, compare, train
+
+pytestmark = [pytest.mark.reference, pytest.mark.filterwarnings("ignore")]
+
+WIDTH, ROWS = 12, 5
+KORNLI = SHARED / "data" / "kor-nlu-datasets" / "KorNLI" / "xnli.test.ko.tsv"
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+@pytest.mark.parametrize("model_type", CONFIGS)
+def test_every_step_of_two_objectives(model_type, dtype, tmp_path, monkeypatch):
+    folder = tiny_folder(tmp_path / "model", model_type, **NO_DROPOUT)
+    expected, their_parameters = reference_run(folder, dtype, monkeypatch)
+    model = SentenceEncoder.from_pretrained(folder, device="cpu", dtype=dtype)
+    steps = train(model)
+    assert len(steps) == 9
+    assert max(max(step.gradient_norms.values()) for step in steps) > 0.05, "clipping must have had something to do"
+    compare(steps, expected, model, their_parameters)
+
+
+class GivenEmbeddings(torch.nn.Module):
+    """Stands for a model of the reference: the features of a text are its embedding already."""
+
+    def forward(self, features):
+        return {"sentence_embedding": features["sentence_embedding"]}
+
+    def get_embedding_dimension(self):
+        return WIDTH
+
+
+LOSSES = {
+    "ranking": (MultipleNegativesRankingLoss(), theirs.MultipleNegativesRankingLoss, 2),
+    "ranking, hard negatives": (MultipleNegativesRankingLoss(), theirs.MultipleNegativesRankingLoss, 3),
+    "ranking, two hard negatives": (MultipleNegativesRankingLoss(), theirs.MultipleNegativesRankingLoss, 4),
+    "cosine": (CosineSimilarityLoss(), theirs.CosineSimilarityLoss, 2),
+}
+
+
+@pytest.mark.parametrize("matryoshka", [None, ((12, 8, 3), None), ((12, 5), (1.0, 0.25))])
+@pytest.mark.parametrize("name", LOSSES)
+def test_losses(name, matryoshka):
+    ours, their_class, columns = LOSSES[name]
+    their_model = GivenEmbeddings()
+    their_loss = their_class(their_model)
+    if matryoshka is not None:
+        dims, weights = matryoshka
+        ours = MatryoshkaLoss(ours, dims, weights)
+        their_loss = theirs.MatryoshkaLoss(their_model, their_loss, list(dims), weights)
+    generator = torch.Generator().manual_seed(0)
+    data = [torch.randn(ROWS, WIDTH, generator=generator, dtype=torch.float64) for _ in range(columns)]
+    labels = torch.rand(ROWS, generator=generator)
+    results = []
+    for side in ("ours", "theirs"):
+        embeddings = [column.clone().requires_grad_() for column in data]
+        if side == "ours":
+            value = ours(embeddings, labels)
+        else:
+            # Fresh features a call: the Matryoshka loss of the reference truncates what it finds in them.
+            value = their_loss([{"sentence_embedding": embedding} for embedding in embeddings], labels)
+        value.backward()
+        results.append((value.item(), torch.stack([embedding.grad for embedding in embeddings])))
+    assert abs(results[0][0] - results[1][0]) < 1e-10
+    torch.testing.assert_close(results[0][1], results[1][1], atol=1e-10, rtol=0)
+
+
+def batches_of_the_reference(examples, batch_size, seed, iterations):
+    random.seed(seed)
+    loader = NoDuplicatesDataLoader([InputExample(texts=list(example.texts)) for example in examples], batch_size)
+    return [[[tuple(row.texts) for row in batch] for batch in loader] for _ in range(iterations)]
+
+
+def batches_of_ours(examples, batch_size, seed, iterations):
+    batches = NoDuplicatesBatches(examples, batch_size, seed)
+    return [[list(zip(*batch.texts, strict=True)) for batch in batches] for _ in range(iterations)]
+
+
+@pytest.mark.parametrize("batch_size", [1, 3, 4])
+def test_no_duplicates_batches(batch_size):
+    pairs = [Example(triplet.texts[:2]) for triplet in TRIPLETS]
+    examples = [*pairs, Example(("밥", " 밥 ")), Example(("밥", "빵")), Example(("A", "빵")), Example(("a ", "물"))]
+    assert batches_of_ours(examples, batch_size, 777, 3) == batches_of_the_reference(examples, batch_size, 777, 3)
+
+
+@pytest.mark.skipif(not KORNLI.exists(), reason="no KorNLI beside the checkout")
+def test_no_duplicates_batches_on_kornli():
+    examples = nli_triplets(read_nli(KORNLI), seed=777)
+    assert len(examples) > 1000
+    assert batches_of_ours(examples, 64, 777, 2) == batches_of_the_reference(examples, 64, 777, 2)
