@@ -1,0 +1,422 @@
+#!/usr/bin/env python3
+"""Fine-tune a sentence-embedding model, by a published recipe or on your own pairs.
+
+python train.py --list-recipes
+python train.py --recipe ko-sroberta-multitask -o weights/my-multitask
+python train.py --train pairs.tsv --loss cosine --model jhgan/ko-sroberta-multitask --epochs 5 -o weights/my-pairs
+torchrun --nproc-per-node 2 train.py --recipe ko-sroberta-sts -o weights/my-sts
+
+A recipe's data are those in --data DIR, or are downloaded. Your own file has a line of column names: two texts, perhaps a third
+one that is a wrong answer, perhaps "score" (0 to 5) or "label" (the cosine to reach). Exit codes: 0 done, 2 bad usage or input,
+3 bad model folder or checkpoint, 4 Hub or network, 5 file system, 6 NaN or infinite values, 130 interrupted, 143 terminated.
+"""
+
+import argparse
+import contextlib
+import dataclasses
+import os
+import signal
+import sys
+import time
+import warnings
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from minisbert.errors import FILE_SYSTEM_EXIT_CODE, InputError, MinisbertError
+from minisbert.recipes import RECIPES, Recipe, Task, describe_recipes
+
+if TYPE_CHECKING:
+    from minisbert.data import Example
+    from minisbert.evaluation import EmbeddingSimilarityEvaluator
+    from minisbert.model_card import TrainingSet
+    from minisbert.training import Objective
+    from minisbert.training_log import StepReport
+
+DATA_CACHE = Path(__file__).resolve().parent / "weights" / "data"
+
+OWN_SEED = 42
+
+
+class Stop:
+    """Notes SIGINT and SIGTERM, for the loop to stop after a checkpoint; a second one stops at once."""
+
+    def __init__(self) -> None:
+        self.exit_code = 0
+        signal.signal(signal.SIGINT, self._note)
+        signal.signal(signal.SIGTERM, self._note)
+
+    def __call__(self) -> bool:
+        """Whether one has arrived."""
+        return self.exit_code != 0
+
+    def _note(self, number: int, _frame: object) -> None:
+        if self.exit_code:
+            os._exit(self.exit_code)
+        self.exit_code = 128 + number
+        _say("stopping after this step; once more to stop at once")
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The command line."""
+    summary, _, rest = (__doc__ or "").partition("\n\n")
+    parser = argparse.ArgumentParser(
+        prog="train.py", description=summary, epilog=rest, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    add = parser.add_argument
+    add("--list-recipes", action="store_true", help="print the recipes and the KorSTS score each should reach")
+    add("--recipe", choices=sorted(RECIPES), metavar="NAME", help="train as a published model was trained")
+    add("--data", type=Path, metavar="DIR", help="folder with KorNLI and KorSTS (default: download them)")
+    add("--train", type=Path, metavar="FILE", help="your own pairs or triplets: .tsv, .csv or .jsonl")
+    add(
+        "--loss",
+        choices=("cosine", "mnrl"),
+        help="cosine: reach each pair's label; mnrl: tell the right text from others",
+    )
+    add("-m", "--model", metavar="SOURCE", help="what to start from: a folder, or owner/name[@revision]")
+    add("-o", "--output", type=Path, metavar="DIR", help="folder for the model")
+    add("--dev", type=Path, metavar="FILE", help="scored pairs to pick the best model by (default: KorSTS sts-dev)")
+    add("--test", type=Path, metavar="FILE", help="scored pairs for the final score (default: KorSTS sts-test)")
+    add("--epochs", type=_positive, metavar="N")
+    add("--batch-size", type=_positive, metavar="N", help="of your own data (default: 16)")
+    add("--nli-batch-size", type=_positive, metavar="N", help="of a recipe's ranking data")
+    add("--sts-batch-size", type=_positive, metavar="N", help="of a recipe's scored pairs")
+    add("--lr", type=float, metavar="X", help="largest learning rate")
+    warmup = parser.add_mutually_exclusive_group()
+    warmup.add_argument("--warmup-ratio", type=float, metavar="X", help="share of all steps on which the rate goes up")
+    warmup.add_argument("--warmup-steps", type=int, metavar="N", help="steps on which the rate goes up")
+    add("--weight-decay", type=float, metavar="X")
+    add("--max-grad-norm", type=float, metavar="X", help="longer gradients are shortened to this length")
+    add("--evaluation-steps", type=int, default=1000, metavar="N", help="evaluate every N steps (default: 1000)")
+    add("--max-steps", type=_positive, metavar="N", help="stop after N steps")
+    add("--seed", type=int, metavar="N")
+    add("--matryoshka-dims", metavar="A,B,..", help="train the first A, B, .. columns of the vectors too")
+    add(
+        "--checkpoint-steps", type=int, default=500, metavar="N", help="write a checkpoint every N steps (default: 500)"
+    )
+    add("--resume", action="store_true", help="go on from the last checkpoint in the output folder")
+    add("--device", metavar="D", help="cpu, cuda, cuda:1, ... (default: cuda if there is one)")
+    add("--dtype", choices=("float32", "bfloat16"), default="float32", help="of matrix products; weights stay float32")
+    add("--recompute", action="store_true", help="keep no activations: less memory, more time")
+    add("--max-length", type=_positive, metavar="N", help="cut texts to N tokens")
+    add("--skip-bad", action="store_true", help="leave out bad rows of the data and count them")
+    add("--overwrite", action="store_true", help="train into a folder that holds something already")
+    add("--quiet", action="store_true", help="no progress bar")
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line; returns the exit code."""
+    parser = build_parser()
+    args = parser.parse_args(argv)
+    if args.list_recipes:
+        print(describe_recipes())
+        return 0
+    warnings.showwarning = lambda message, *_: _say(f"note: {message}")
+    warnings.simplefilter("always", UserWarning)
+    from minisbert.training import Stopped
+
+    stop = Stop()
+    try:
+        run(args, stop)
+        return 0
+    except MinisbertError as error:
+        _say(str(error))
+        return error.exit_code
+    except OSError as error:
+        _say(f"{error.filename or 'file system'}: {error.strerror or error}")
+        return FILE_SYSTEM_EXIT_CODE
+    except Stopped:
+        _say(f"stopped; go on with the same command and --resume (a checkpoint is in {args.output})")
+        return stop.exit_code
+
+
+def run(args: argparse.Namespace, stop: Stop) -> None:
+    """Do what the arguments say; errors are raised."""
+    recipe = choose_recipe(args)
+    check_output(args)
+    import torch
+
+    from minisbert import SentenceEncoder
+    from minisbert.training import fit, is_main_process
+
+    with processes(args) as device:
+        examples, dev, test = load_data(args, recipe)
+        objectives, sets = build_objectives(recipe, examples)
+        assert recipe.base is not None
+        model = SentenceEncoder.from_pretrained(recipe.base, device=device, max_seq_length=args.max_length)
+        model.max_seq_length = min(recipe.max_seq_length, model.encoder.config.longest_text)
+        steps = min(len(objective.batches) for objective in objectives) * recipe.epochs
+        steps = min(steps, args.max_steps or steps)
+        warmup = int(recipe.warmup * steps) if isinstance(recipe.warmup, float) else recipe.warmup
+        start = time.time()
+        with progress(args, steps) as on_step:
+            fit(
+                model,
+                objectives,
+                recipe.epochs,
+                learning_rate=recipe.learning_rate,
+                warmup_steps=warmup,
+                weight_decay=recipe.weight_decay,
+                max_grad_norm=recipe.max_grad_norm,
+                evaluator=dev,
+                evaluation_steps=args.evaluation_steps,
+                output=args.output,
+                checkpoint_steps=args.checkpoint_steps,
+                resume=args.resume,
+                seed=recipe.seed,
+                max_steps=args.max_steps,
+                optimizer=recipe.optimizer,
+                eps=recipe.eps,
+                autocast=torch.bfloat16 if args.dtype == "bfloat16" else None,
+                recompute_activations=args.recompute,
+                on_step=on_step,
+                on_evaluation=lambda step, result: _say(f"step {step}: {_scores(result)}"),
+                should_stop=stop,
+            )
+        if is_main_process():
+            finish(args, recipe, sets, test, time.time() - start)
+
+
+def choose_recipe(args: argparse.Namespace) -> Recipe:
+    """The recipe that is asked for, or one for your own data, with what the flags change."""
+    if args.recipe is None and args.train is None:
+        raise InputError("give --recipe NAME (see --list-recipes) or --train FILE")
+    if args.recipe is not None:
+        recipe = RECIPES[args.recipe]
+    else:
+        if args.loss is None or args.model is None:
+            raise InputError("--train needs --loss and --model")
+        recipe = Recipe("own", args.model, (Task("own", args.loss, 16),), 1, 0.1, OWN_SEED, optimizer="adamw", eps=1e-8)
+    owns_data = any(task.data == "own" for task in recipe.tasks)
+    if owns_data != (args.train is not None):
+        raise InputError(
+            f"the recipe {recipe.name} {'needs' if owns_data else 'has its own data, it takes no'} --train FILE"
+        )
+    sizes = {"own": args.batch_size, "nli": args.nli_batch_size, "sts": args.sts_batch_size}
+    tasks = tuple(
+        dataclasses.replace(task, batch_size=sizes.get(task.data) or task.batch_size, loss=args.loss or task.loss)
+        if task.data == "own"
+        else dataclasses.replace(task, batch_size=sizes.get(task.data) or task.batch_size)
+        for task in recipe.tasks
+    )
+    changes: dict[str, Any] = {
+        "base": args.model,
+        "epochs": args.epochs,
+        "warmup": args.warmup_steps if args.warmup_steps is not None else args.warmup_ratio,
+        "seed": args.seed,
+        "learning_rate": args.lr,
+        "weight_decay": args.weight_decay,
+        "max_grad_norm": args.max_grad_norm,
+        "max_seq_length": args.max_length,
+        "matryoshka_dims": None if args.matryoshka_dims is None else _dims(args.matryoshka_dims),
+    }
+    return dataclasses.replace(
+        recipe, tasks=tasks, **{name: value for name, value in changes.items() if value is not None}
+    )
+
+
+def check_output(args: argparse.Namespace) -> None:
+    """Choose the output folder and refuse one that is in use."""
+    args.output = args.output or Path(__file__).resolve().parent / "weights" / (args.recipe or "own")
+    if args.output.exists() and not args.output.is_dir():
+        raise InputError(f"{args.output}: a file; name a folder")
+    if args.output.exists() and any(args.output.iterdir()) and not (args.resume or args.overwrite):
+        raise InputError(f"{args.output}: not empty; pass --resume to go on, or --overwrite to train anew into it")
+    args.output.mkdir(parents=True, exist_ok=True)
+
+
+@contextlib.contextmanager
+def processes(args: argparse.Namespace) -> Iterator["str | None"]:
+    """Join the other processes if torchrun started several; yields the device of this one."""
+    import torch
+    import torch.distributed as distributed
+
+    if "LOCAL_RANK" not in os.environ:
+        yield args.device
+        return
+    device = args.device or (f"cuda:{os.environ['LOCAL_RANK']}" if torch.cuda.is_available() else "cpu")
+    distributed.init_process_group("nccl" if device.startswith("cuda") else "gloo")
+    try:
+        yield device
+    finally:
+        distributed.destroy_process_group()
+
+
+def load_data(
+    args: argparse.Namespace, recipe: Recipe
+) -> "tuple[dict[str, tuple[list[Example], list[Path]]], EmbeddingSimilarityEvaluator | None, Path | None]":
+    """The examples of every task with the files they come from, the evaluator for development, and the file of the test."""
+    from minisbert import corpora
+    from minisbert.data import read_examples, read_sts
+    from minisbert.evaluation import EmbeddingSimilarityEvaluator
+
+    bad_rows: list[InputError] = []
+    on_bad_row = bad_rows.append if args.skip_bad else None
+    examples = {}
+    dev, test = args.dev, args.test
+    if args.train is not None:
+        examples["own"] = (read_examples(args.train, on_bad_row), [args.train])
+    else:
+        folder = download_data(recipe) if args.data is None else corpora.find_kor_nlu(args.data)
+        dev, test = dev or folder / corpora.STS_DEV.path, test or folder / corpora.STS_TEST.path
+        for task in recipe.tasks:
+            if task.data == "nli":
+                examples["nli"] = corpora.load_nli(folder, recipe.seed, on_bad_row, lambda text: _say(f"note: {text}"))
+            elif task.data == "sts":
+                examples["sts"] = corpora.load_sts(folder, on_bad_row)
+    evaluator = None if dev is None else EmbeddingSimilarityEvaluator(*read_sts(dev, on_bad_row), name=Path(dev).stem)
+    if bad_rows:
+        _say(f"note: {len(bad_rows)} bad rows left out, the first: {bad_rows[0]}")
+    return examples, evaluator, test
+
+
+def download_data(recipe: Recipe) -> Path:
+    """Fetch what the recipe needs of kor-nlu-datasets, once."""
+    from huggingface_hub.utils import tqdm
+
+    from minisbert import corpora
+
+    files = [corpora.STS_TRAIN, corpora.STS_DEV, corpora.STS_TEST]
+    if any(task.data == "nli" for task in recipe.tasks):
+        files += corpora.NLI_TRAIN
+    if os.environ.get("LOCAL_RANK", "0") == "0":
+        with tqdm(unit="B", unit_scale=True, disable=not sys.stderr.isatty(), leave=False) as bar:
+
+            def show(path: str, have: int, length: int) -> None:
+                bar.set_description(path)
+                bar.total = length or None
+                bar.n = have
+                bar.refresh()
+
+            corpora.download(tuple(files), DATA_CACHE, show)
+    import torch.distributed as distributed
+
+    if distributed.is_initialized():
+        distributed.barrier()
+    return DATA_CACHE
+
+
+def build_objectives(
+    recipe: Recipe, examples: "dict[str, tuple[list[Example], list[Path]]]"
+) -> "tuple[list[Objective], list[TrainingSet]]":
+    """Batches and a loss for every task, and what the model card says about them."""
+    from minisbert.data import NoDuplicatesBatches, ShuffledBatches
+    from minisbert.losses import CosineSimilarityLoss, Loss, MatryoshkaLoss, MultipleNegativesRankingLoss
+    from minisbert.model_card import TrainingSet
+    from minisbert.training import Batches, Objective
+
+    objectives, sets = [], []
+    for task in recipe.tasks:
+        rows, paths = examples[task.data]
+        loss: Loss
+        batches: Batches
+        if task.loss == "cosine":
+            if not rows or any(row.label is None or len(row.texts) != 2 for row in rows):
+                raise InputError(
+                    f"{paths[0]}: --loss cosine needs pairs with a column score (0 to 5) or label (-1 to 1)"
+                )
+            loss, batches = CosineSimilarityLoss(), ShuffledBatches(rows, task.batch_size, recipe.seed)
+        else:
+            loss, batches = MultipleNegativesRankingLoss(), NoDuplicatesBatches(rows, task.batch_size, recipe.seed)
+        if len(batches) == 0:
+            raise InputError(
+                f"{paths[0]}: {len(rows)} examples do not fill one batch of {task.batch_size}; lower the batch size"
+            )
+        if recipe.matryoshka_dims:
+            loss = MatryoshkaLoss(loss, recipe.matryoshka_dims)
+        objectives.append(Objective(batches, loss, task.data))
+        sets.append(TrainingSet(task.data, tuple(paths), tuple(rows[:100]), len(rows), loss, task.batch_size))
+    return objectives, sets
+
+
+@contextlib.contextmanager
+def progress(args: argparse.Namespace, steps: int) -> "Iterator[Any]":
+    """A progress bar with loss, learning rate and speed; yields the function that gets each step's report."""
+    from minisbert.training import is_main_process
+
+    if args.quiet or not sys.stderr.isatty() or not is_main_process():
+        yield None
+        return
+    from huggingface_hub.utils import tqdm
+
+    with tqdm(total=steps, unit="step") as bar:
+
+        def show(report: "StepReport") -> None:
+            losses = " ".join(f"{name} {value:.4f}" for name, value in report.losses.items())
+            speed = report.tokens / report.seconds
+            bar.set_postfix_str(f"{losses} lr {report.learning_rate:.1e} {speed:.0f} tokens/s", refresh=False)
+            bar.update(report.step - bar.n)
+
+        yield show
+
+
+def finish(
+    args: argparse.Namespace, recipe: Recipe, sets: "list[TrainingSet]", test: Path | None, seconds: float
+) -> None:
+    """Measure what was kept, and write the model card and training.json beside it."""
+    from minisbert import SentenceEncoder
+    from minisbert.corpora import git_hash
+    from minisbert.data import read_sts
+    from minisbert.evaluation import EmbeddingSimilarityEvaluator
+    from minisbert.files import write_json
+    from minisbert.model_card import versions, write_model_card
+
+    model = SentenceEncoder.from_pretrained(args.output, device=args.device)
+    scores = {}
+    if test is not None:
+        scores = EmbeddingSimilarityEvaluator(*read_sts(test), name=Path(test).stem)(model)
+        _say(f"test: {_scores(scores)}")
+    record = {
+        "recipe": dataclasses.asdict(recipe),
+        "flags": {name: str(value) for name, value in vars(args).items() if value not in (None, False)},
+        "overridden": overridden(recipe),
+        "data": {str(path.name): {"git_hash": git_hash(path)} for each in sets for path in each.paths},
+        "scores": scores,
+        "seconds": round(seconds, 1),
+        "versions": versions(),
+    }
+    write_json(args.output / "training.json", record)
+    write_model_card(args.output, model, recipe, sets, scores)
+    _say(f"done in {seconds:.0f} seconds: {args.output}")
+
+
+def overridden(recipe: Recipe) -> dict[str, Any]:
+    """The fields in which a recipe was changed by flags, with their new values."""
+    original = RECIPES.get(recipe.name)
+    if original is None:
+        return {}
+    fields, before = dataclasses.asdict(recipe), dataclasses.asdict(original)
+    return {name: value for name, value in fields.items() if value != before[name]}
+
+
+def _scores(result: dict[str, float]) -> str:
+    """The numbers by which models are compared, x100."""
+    return ", ".join(
+        f"{name.rpartition('_')[0].rpartition('_')[2]} {name.rpartition('_')[2]} {100 * value:.2f}"
+        for name, value in result.items()
+        if name.endswith("_cosine")
+    )
+
+
+def _dims(text: str) -> tuple[int, ...]:
+    try:
+        return tuple(int(part) for part in text.split(","))
+    except ValueError:
+        raise InputError(f"--matryoshka-dims {text}: expected whole numbers with commas, such as 768,256,64") from None
+
+
+def _positive(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise ValueError
+    return number
+
+
+def _say(message: str) -> None:
+    if os.environ.get("RANK", "0") == "0":
+        print(f"train.py: {message}", file=sys.stderr, flush=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
