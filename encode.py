@@ -15,7 +15,9 @@ system, 6 NaN or infinite values, 130 interrupted, 143 terminated.
 import argparse
 import contextlib
 import functools
+import hashlib
 import heapq
+import io
 import itertools
 import os
 import shutil
@@ -23,10 +25,10 @@ import signal
 import sys
 import unicodedata
 import warnings
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn, TextIO
 
 from minisbert.errors import FILE_SYSTEM_EXIT_CODE, InputError, MinisbertError, ModelError
 
@@ -38,7 +40,10 @@ if TYPE_CHECKING:
     from minisbert.sentence_encoder import EncodeReport
 
 DEFAULT_MODEL = Path(__file__).resolve().parent / "weights" / "ko-mini"
-ROWS_AT_ONCE = 16384  # texts that are read, sorted by length and encoded together; part of what --resume relies on
+# Texts that are read, sorted by length and encoded together; --resume relies on both numbers.
+ROWS_AT_ONCE = 16384
+CHARACTERS_AT_ONCE = 1 << 26
+SIMILARITY_ROWS_AT_ONCE = 64  # of the N x N matrix, which need not fit into memory
 MOST_ROWS_IN_GRID = 20
 DOCUMENT_PROMPTS = ("document", "passage")  # names that models give to the prompt of what a query is compared with
 INTERRUPTED, TERMINATED = 130, 143  # exit codes: 128 + the number of the signal
@@ -48,10 +53,18 @@ class Terminated(BaseException):
     """SIGTERM arrived."""
 
 
+class OneLineParser(argparse.ArgumentParser):
+    """Reports bad usage in one line, as every other failure."""
+
+    def error(self, message: str) -> NoReturn:
+        """End with exit code 2."""
+        self.exit(InputError.exit_code, f"{self.prog}: {message} (see --help)\n")
+
+
 def build_parser() -> argparse.ArgumentParser:
     """The command line."""
     summary, _, rest = (__doc__ or "").partition("\n\n")
-    parser = argparse.ArgumentParser(
+    parser = OneLineParser(
         prog="encode.py", description=summary, epilog=rest, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("texts", nargs="*", metavar="TEXT", help="texts to encode")
@@ -59,6 +72,7 @@ def build_parser() -> argparse.ArgumentParser:
     add("-m", "--model", metavar="SOURCE", help="a folder, or owner/name[@revision] (default: the model in weights/)")
     add("--revision", metavar="REV", help="branch, tag or commit of a model on the Hub")
     add("--local-files-only", action="store_true", help="open no connection")
+    add("--hub-timeout", type=float, metavar="SECONDS", help="give up on the Hub after so long")
     add("-i", "--input", metavar="FILE", help=".txt (a text a line), .jsonl, .csv or .tsv; - is standard input")
     add("--text-field", default="text", metavar="NAME", help="field or column that holds the text (default: text)")
     add("-o", "--output", metavar="FILE", help=".npy, .npz, .safetensors or .jsonl; - is JSON lines on standard output")
@@ -85,31 +99,41 @@ def build_parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code."""
     args = build_parser().parse_args(argv)
-    warnings.showwarning = lambda message, *_: _say(f"note: {message}")
-    warnings.simplefilter("always", UserWarning)
+    if sys.stdout is None:  # closed by `>&-`
+        sys.stdout = open(os.devnull, "w")
     signal.signal(signal.SIGTERM, _terminate)
-    try:
-        return run(args)
-    except MinisbertError as error:
-        _say(str(error))
-        return error.exit_code
-    except BrokenPipeError:  # the reader of standard output, perhaps `head`, has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
-    except OSError as error:
-        _say(f"{error.filename or 'file system'}: {error.strerror or error}")
-        return FILE_SYSTEM_EXIT_CODE
-    except KeyboardInterrupt:
-        _say("interrupted")
-        return INTERRUPTED
-    except Terminated:
-        _say("terminated")
-        return TERMINATED
+    with warnings.catch_warnings():
+        warnings.showwarning = lambda message, *_: _say(f"note: {message}")
+        warnings.simplefilter("default", UserWarning)  # says everything once
+        warnings.filterwarnings("ignore", r".* not in Unicode normal form C")  # `run` says it once for all blocks
+        try:
+            return run(args)
+        except MinisbertError as error:
+            _say(str(error))
+            return error.exit_code
+        except BrokenPipeError:  # the reader of standard output, perhaps `head`, has seen enough
+            _drop_standard_output()
+            return 0
+        except OSError as error:
+            if error.filename is None and args.output in (None, "-"):
+                _drop_standard_output()
+            _say(f"{error.filename or args.output or 'standard output'}: {error.strerror or error}")
+            return FILE_SYSTEM_EXIT_CODE
+        except MemoryError:
+            _say("out of memory; give fewer texts at a time")
+            return InputError.exit_code
+        except KeyboardInterrupt:
+            _say("interrupted")
+            return INTERRUPTED
+        except Terminated:
+            _say("terminated")
+            return TERMINATED
 
 
 def run(args: argparse.Namespace) -> int:
     """Do what the arguments say; errors are raised."""
     check_usage(args)
+    _write_utf8(sys.stdout)
     with contextlib.ExitStack() as stack:
         texts = open_texts(args, stack)
         if args.output not in (None, "-"):
@@ -127,6 +151,12 @@ def run(args: argparse.Namespace) -> int:
             print_json_lines(encoder, texts)
         else:
             show(encoder, list(texts))
+        sys.stdout.flush()  # here a failure can still be reported
+    if encoder.not_nfc:
+        _say(
+            f"note: {encoder.not_nfc} of {encoder.rows} texts are not in Unicode normal form C (decomposed Hangul, as "
+            "from macOS), which most vocabularies do not know: pass --nfc"
+        )
     if not args.quiet:
         _say(encoder.report())
     return 0
@@ -136,28 +166,44 @@ def check_usage(args: argparse.Namespace) -> None:
     """Refuse combinations of arguments that contradict each other."""
     if args.texts and args.input:
         raise InputError("give texts or --input, not both")
-    if not args.texts and not args.input and sys.stdin.isatty():
+    if not args.texts and args.input is None and (sys.stdin is None or sys.stdin.isatty()):
         raise InputError("nothing to encode: give texts, or --input FILE (see --help)")
     if sum((args.similarity, args.query is not None, args.output is not None)) > 1:
         raise InputError("choose one of --output, --similarity and --query")
     if args.resume and args.output in (None, "-"):
         raise InputError("--resume needs --output FILE")
-    if args.top_k < 1:
-        raise InputError(f"--top-k must be at least 1, found {args.top_k}")
+    if args.hub_timeout is not None and not args.hub_timeout > 0:
+        raise InputError(f"--hub-timeout must be above 0 seconds, found {args.hub_timeout}")
+    for option, value in (
+        ("--top-k", args.top_k),
+        ("--max-length", args.max_length),
+        ("--batch-tokens", args.batch_tokens),
+        ("--truncate-dim", args.truncate_dim),
+    ):
+        if value is not None and value < 1:
+            raise InputError(f"{option} must be at least 1, found {value}")
 
 
 def open_texts(args: argparse.Namespace, stack: contextlib.ExitStack) -> Iterator[str]:
     """The texts from the arguments, a file or standard input, composed if so wished."""
-    from minisbert.text_input import read_texts
+    from minisbert.text_input import check_unicode, read_texts
 
-    texts: Iterable[str]
+    for option, text in (("--prompt", args.prompt), ("--query", args.query), *(("TEXT", text) for text in args.texts)):
+        check_unicode(text or "", option)
+    texts: Iterator[str]
     if args.texts:
-        texts = args.texts
+        texts = iter(args.texts)
     elif args.input in (None, "-"):
         texts = read_texts(sys.stdin.buffer, "standard input", args.text_field)
     else:
         texts = read_texts(stack.enter_context(open(args.input, "rb")), args.input, args.text_field)
-    return (unicodedata.normalize("NFC", text) for text in texts) if args.nfc else iter(texts)
+    first = list(itertools.islice(texts, 1))  # a wrong encoding or column shows before the model is loaded
+    return (compose(text, args.nfc) for text in itertools.chain(first, texts))
+
+
+def compose(text: str, nfc: bool) -> str:
+    """The text, in Unicode normal form C if so wished."""
+    return unicodedata.normalize("NFC", text) if nfc else text
 
 
 def load_model(args: argparse.Namespace) -> "SentenceEncoder":
@@ -168,22 +214,22 @@ def load_model(args: argparse.Namespace) -> "SentenceEncoder":
 
     from minisbert import SentenceEncoder
 
-    try:
-        device = None if args.device is None else torch.device(args.device)
-    except RuntimeError:
-        raise InputError(f"--device {args.device}: no such device; try cpu or cuda") from None
-    if device is not None and device.type == "cuda" and not torch.cuda.is_available():
-        raise InputError(f"--device {args.device}: there is no CUDA device here")
     model = SentenceEncoder.from_pretrained(
-        args.model or DEFAULT_MODEL,
+        DEFAULT_MODEL if args.model is None else args.model,
         revision=args.revision,
-        device=device,
+        device=args.device,
         dtype=getattr(torch, args.dtype),
         max_seq_length=args.max_length,
         local_files_only=args.local_files_only,
+        hub_timeout=args.hub_timeout,
     )
     if args.compile:
         model.encoder.compile(dynamic=True)
+        try:
+            model.encode("")  # compiles
+        except RuntimeError as error:
+            reason = str(error).partition("\n")[0]
+            raise InputError(f"--compile: cannot be done here: {reason:.150}; leave it out") from None
     return model
 
 
@@ -206,16 +252,21 @@ class Encoder:
         prompt_name = args.prompt_name
         if args.prompt is None and prompt_name is None:
             prompt_name = next((name for name in prompt_names if name in self.model.folder.prompts), None)
-        vectors: npt.NDArray[np.float32] = self.model.encode(
-            texts,
-            max_tokens_per_batch=args.batch_tokens,
-            normalize_embeddings=args.normalize,
-            truncate_dim=args.truncate_dim,
-            prompt=args.prompt,
-            prompt_name=prompt_name,
-            show_progress_bar=False if args.quiet else None,
-            on_report=self.count,
-        )
+        try:
+            vectors: npt.NDArray[np.float32] = self.model.encode(
+                texts,
+                max_tokens_per_batch=args.batch_tokens,
+                normalize_embeddings=args.normalize,
+                truncate_dim=args.truncate_dim,
+                prompt=args.prompt,
+                prompt_name=prompt_name,
+                show_progress_bar=False if args.quiet else None,
+                on_report=self.count,
+            )
+        except MinisbertError as error:
+            if error.row is not None:
+                error.row += self.rows  # the model counts from the first of `texts`
+            raise
         return vectors
 
     def count(self, report: "EncodeReport") -> None:
@@ -241,21 +292,25 @@ class Encoder:
         options = ("dtype", "normalize", "truncate_dim", "prompt", "prompt_name", "nfc", "batch_tokens", "compile")
         return {
             "weights": self.model.fingerprint(),
+            "folder": hashlib.sha256(repr(self.model.folder).encode()).hexdigest(),
             "max_length": self.model.max_seq_length,
             "device": self.model.device.type,
-            "rows_at_once": ROWS_AT_ONCE,
+            "at_once": [ROWS_AT_ONCE, CHARACTERS_AT_ONCE],
             **{option: getattr(self.args, option) for option in options},
         }
-
-    @property
-    def width(self) -> int:
-        """D of the vectors it returns."""
-        return int(self.args.truncate_dim or self.model.embedding_dimension)
 
 
 def blocks(texts: Iterator[str]) -> Iterator[list[str]]:
     """Cut a stream of texts into blocks that fit into memory."""
-    while block := list(itertools.islice(texts, ROWS_AT_ONCE)):
+    block: list[str] = []
+    characters = 0
+    for text in texts:
+        block.append(text)
+        characters += len(text)
+        if len(block) == ROWS_AT_ONCE or characters >= CHARACTERS_AT_ONCE:
+            yield block
+            block, characters = [], 0
+    if block:
         yield block
 
 
@@ -267,16 +322,17 @@ def write_vectors(encoder: Encoder, texts: Iterator[str], path: Path, resume: bo
     try:
         if resume:
             done, digest = output.resume(encoder.run)
-            if done and output.skip(list(itertools.islice(texts, done))) != digest:
+            if done and output.skip(itertools.islice(texts, done)) != digest:
                 raise InputError(f"{path}: the input is not that of the interrupted run; start anew without --resume")
+            encoder.rows = done  # rows are named and counted from the start of the output
         for block in blocks(texts):
-            output.append(block, encoder(block))
-            if len(block) == ROWS_AT_ONCE:  # more may follow, which may be interrupted
+            if output.rows > output.noted_rows:  # what is done is noted before more is begun
                 output.note(encoder.run)
-        output.finish(encoder.width)
+            output.append(block, encoder(block))
+        output.finish(encoder([]).shape[1])
     except BaseException:
         if output.close():
-            _say(f"{output.noted_rows} rows are kept beside {path}; --resume goes on from there")
+            _say(f"note: {output.noted_rows} rows are kept beside {path}; --resume goes on from there")
         raise
 
 
@@ -287,22 +343,25 @@ def print_json_lines(encoder: Encoder, texts: Iterator[str]) -> None:
     for block in blocks(texts):
         vectors = encoder(block)
         sys.stdout.writelines(json_line(text, vector) for text, vector in zip(block, vectors, strict=True))
-    sys.stdout.flush()
 
 
 def print_similarities(encoder: Encoder, texts: list[str]) -> None:
     """Print how similar every text is to every other: a grid on a terminal, else tab-separated numbers."""
-    similarities = encoder.model.similarity(vectors := encoder(texts), vectors).numpy()
-    if sys.stdout.isatty() and len(texts) <= MOST_ROWS_IN_GRID:
-        print_grid(similarities, texts)
+    vectors = encoder(texts)
+    if sys.stdout.isatty() and 1 <= len(texts) <= MOST_ROWS_IN_GRID:
+        print_grid(encoder.model.similarity(vectors, vectors).numpy(), texts)
     else:
-        for row in similarities:
-            print("\t".join(f"{value:.4f}" for value in row))
+        for begin in range(0, len(texts), SIMILARITY_ROWS_AT_ONCE):
+            for row in encoder.model.similarity(vectors[begin : begin + SIMILARITY_ROWS_AT_ONCE], vectors).tolist():
+                print("\t".join(f"{value:.4f}" for value in row))
 
 
 def print_most_similar(encoder: Encoder, texts: Iterator[str], query: str, k: int) -> None:
     """Print the k texts most similar to the query, best first: similarity, number of the text, text."""
-    query_vector = encoder([query], prompt_names=("query",))
+    from minisbert.display import printable
+
+    query_vector = encoder([compose(query, encoder.args.nfc)], prompt_names=("query",))
+    encoder.rows = 0  # rows are texts
     best: list[tuple[float, int, str]] = []
     number = itertools.count(1)
     for block in blocks(texts):
@@ -311,7 +370,7 @@ def print_most_similar(encoder: Encoder, texts: Iterator[str], query: str, k: in
         candidates = ((score, -next(number), text) for score, text in zip(scores, block, strict=True))
         best = heapq.nlargest(k, itertools.chain(best, candidates))
     for score, negated, text in best:
-        print(f"{score:.4f}\t{-negated}\t{text}")
+        print(f"{score:.4f}\t{-negated}\t{printable(text)}")
 
 
 def show(encoder: Encoder, texts: list[str]) -> None:
@@ -333,7 +392,19 @@ def print_grid(similarities: "npt.NDArray[np.float32]", texts: list[str]) -> Non
 
 
 def _say(message: str) -> None:
-    print(f"encode.py: {message}", file=sys.stderr)
+    with contextlib.suppress(OSError):  # whoever closed standard error wants no messages
+        print(f"encode.py: {message}", file=sys.stderr)
+
+
+def _write_utf8(stream: TextIO) -> None:
+    """Write UTF-8 whatever the locale says, as JSON must be; a terminal shows ? for what it does not know."""
+    if isinstance(stream, io.TextIOWrapper):
+        stream.reconfigure(encoding=None if stream.isatty() else "utf-8", errors="replace")
+
+
+def _drop_standard_output() -> None:
+    """Have what is still in the buffer of standard output go nowhere when Python ends."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _terminate(*_: object) -> None:

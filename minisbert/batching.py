@@ -1,13 +1,15 @@
 """Sort by length, cut where padding would waste: one planner for encoding and for training.
 
 A batch is a rectangle of rows x longest length, and what its shorter rows leave empty is multiplied for nothing. So
-texts are sorted by their number of tokens and cut into batches such that the total cost is smallest, where
+texts are sorted by their number of tokens and cut into groups of neighbouring lengths such that the total cost is
+smallest, where
 
     cost of a batch = rows x longest length + batch_cost
 
 and `batch_cost` stands for what a batch costs besides its tokens (reading the weights, launching kernels), in tokens.
 With batch_cost 0 every length would get batches of its own and no padding at all; a larger one merges neighbouring
-lengths.
+lengths. A group that is larger than the memory budget is divided into equal batches. (Where the budget is tight, cuts
+inside a length could do a little better: by 1 % on KorSTS, for much more planning.)
 """
 
 from collections.abc import Sequence
@@ -19,7 +21,7 @@ Rows = npt.NDArray[np.int64]
 
 
 def plan_batches(lengths: Sequence[int] | npt.NDArray[np.integer], max_tokens: int, batch_cost: int) -> list[Rows]:
-    """Divide texts into batches of similar length, at the least total cost.
+    """Divide texts into batches of similar length.
 
     Args:
         lengths: number of tokens of each text, at least 1.
@@ -35,10 +37,9 @@ def plan_batches(lengths: Sequence[int] | npt.NDArray[np.integer], max_tokens: i
     """
     lengths = np.asarray(lengths)
     order = np.argsort(lengths, kind="stable")
-    widths, counts = np.unique(
-        lengths, return_counts=True
-    )  # the distinct lengths, ascending, and how often each occurs
-    ends = np.cumsum(counts)
+    widths, counts = np.unique(lengths, return_counts=True)  # the distinct lengths, ascending, how often each occurs,
+    ends = np.cumsum(counts)  # and where each ends in `order`
+    begins = ends - counts
 
     # Shortest path over the distinct lengths: least[j] is the cost of all texts of the first j lengths, and the last
     # group of the best division starts at length start[j].
@@ -46,9 +47,7 @@ def plan_batches(lengths: Sequence[int] | npt.NDArray[np.integer], max_tokens: i
     start = np.zeros(len(widths) + 1, dtype=np.int64)
     for j in range(1, len(widths) + 1):
         width = widths[j - 1]
-        rows = ends[j - 1] - np.concatenate(
-            ([0], ends[: j - 1])
-        )  # rows of a group that starts at length 0, 1, ..., j - 1
+        rows = ends[j - 1] - begins[:j]  # of a group that starts at length 0, 1, ..., j - 1
         batches = -(-rows // max(1, max_tokens // width))
         costs = least[:j] + rows * width + batches * batch_cost
         start[j] = np.argmin(costs)
@@ -58,7 +57,7 @@ def plan_batches(lengths: Sequence[int] | npt.NDArray[np.integer], max_tokens: i
     j = len(widths)
     while j > 0:
         i = start[j]
-        group = order[(ends[i - 1] if i else 0) : ends[j - 1]]
+        group = order[begins[i] : ends[j - 1]]
         most_rows = max(1, max_tokens // int(widths[j - 1]))
         plan.extend(reversed(np.array_split(group, -(-len(group) // most_rows))))
         j = i

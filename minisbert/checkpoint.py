@@ -19,8 +19,8 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from minisbert.errors import ModelError, NonFiniteError
-from minisbert.files import flush_to_disk, parse_json_object, read_json_object
+from minisbert.errors import ModelError
+from minisbert.files import PLAIN_NAME, flush_to_disk, one_line, parse_json_object, read_json_object, refuse_pointer
 
 SAFETENSORS = "model.safetensors"
 SAFETENSORS_INDEX = "model.safetensors.index.json"
@@ -64,31 +64,42 @@ class StoredTensor:
     read: Callable[[], Tensor]
 
 
-def load_checkpoint(folder: Path, model: nn.Module, layers: int, architecture: Architecture) -> dict[str, Tensor]:
+def load_checkpoint(
+    folder: Path,
+    model: nn.Module,
+    layers: int,
+    architecture: Architecture,
+    device: str | torch.device | None = None,
+) -> dict[str, Tensor]:
     """Fill the parameters of `model` from the weights in `folder`.
 
     Args:
         folder: holds one of the three forms of weights; safetensors is preferred.
-        model: parameters of any dtype on any device; they receive the stored values converted to their dtype.
+        model: parameters of any dtype; they receive the stored values converted to their dtype.
         layers: number of layers of `model`.
         architecture: the names.
+        device: where to put the parameters of a model on the meta device, which has shapes alone: memory is taken
+            after the weights are known to fit. None = leave them where they are.
 
     Returns:
         The carried tensors by checkpoint name, on the CPU: not computed with, but to be saved again.
 
     Raises:
         ModelError: there are no weights, a file is damaged, or a tensor is missing, unexpected, of another shape or not
-            floating point; then no parameter has been touched.
-        NonFiniteError: a tensor holds NaN or an infinite value.
+            floating point, and then no parameter has been touched; or a tensor holds NaN or an infinite value.
     """
     stored = _plain_names(_open(folder), architecture.prefix)
     names = architecture.names(layers, model)
     parameters = dict(model.named_parameters())
-    _compare(stored, {theirs: tuple(parameters[ours].shape) for theirs, ours in names.items()}, architecture)
+    shapes = {theirs: tuple(parameters[ours].shape) for theirs, ours in names.items()}
+    _compare(stored, shapes | _carried_shapes(model, architecture), architecture, folder)
+    if device is not None:
+        model.to_empty(device=device)
+        parameters = dict(model.named_parameters())
     with torch.no_grad():
         for theirs, ours in names.items():
             parameters[ours].copy_(_read_finite(theirs, stored[theirs]))
-    return {name: _read_finite(name, stored[name]).clone() for name in architecture.carried if name in stored}
+        return {name: _read_finite(name, stored[name]).clone() for name in architecture.carried if name in stored}
 
 
 def save_checkpoint(
@@ -104,11 +115,9 @@ def save_checkpoint(
         theirs: parameters[ours].detach().cpu().contiguous()
         for theirs, ours in architecture.names(layers, model).items()
     }
-    reference = next(iter(tensors.values()))
-    width = reference.shape[-1]
-    for name in architecture.carried:
-        absent = torch.zeros((width, width) if name.endswith("weight") else (width,))
-        tensors[name] = carried.get(name, absent).to(reference.dtype)
+    dtype = next(iter(tensors.values())).dtype
+    for name, shape in _carried_shapes(model, architecture).items():
+        tensors[name] = (carried[name] if name in carried else torch.zeros(shape)).to(dtype)
     path = folder / SAFETENSORS
     save_file(tensors, path, metadata={"format": "pt"})
     umask = os.umask(0)
@@ -118,14 +127,24 @@ def save_checkpoint(
         flush_to_disk(file)
 
 
-def _compare(stored: Mapping[str, StoredTensor], expected: Mapping[str, tuple[int, ...]], names: Architecture) -> None:
+def _carried_shapes(model: nn.Module, architecture: Architecture) -> dict[str, tuple[int, ...]]:
+    """What is carried is a linear map from D to D, the pooler."""
+    width = next(model.parameters()).shape[-1]  # of the token embeddings
+    return {name: (width, width) if name.endswith("weight") else (width,) for name in architecture.carried}
+
+
+def _compare(
+    stored: Mapping[str, StoredTensor],
+    expected: Mapping[str, tuple[int, ...]],
+    architecture: Architecture,
+    folder: Path,
+) -> None:
     """Report every difference between the tensors stored and the tensors expected in one error."""
     problems: list[str] = []
-    missing = [name for name in expected if name not in stored]
+    missing = [name for name in expected if name not in stored and name not in architecture.carried]
     if missing:
         problems.append(f"{len(missing)} missing ({_some(missing)})")
-    known = {*expected, *names.carried}
-    unexpected = [name for name in stored if name not in known and not names.leaves_behind(name)]
+    unexpected = [name for name in stored if name not in expected and not architecture.leaves_behind(name)]
     if unexpected:
         problems.append(f"{len(unexpected)} unexpected ({_some(unexpected)})")
     for name, shape in expected.items():
@@ -133,8 +152,9 @@ def _compare(stored: Mapping[str, StoredTensor], expected: Mapping[str, tuple[in
             found = stored[name]
             problems.append(f"{name} is {found.dtype} {list(found.shape)}, expected a floating point {list(shape)}")
     if problems:
-        file = next(iter(stored.values())).file if stored else "the checkpoint"
-        raise ModelError(f"{file}: does not fit config.json: {'; '.join(problems[:6])}")
+        file = next(iter(stored.values())).file if stored else folder
+        more = "; ..." if len(problems) > 6 else ""
+        raise ModelError(f"{file}: does not fit config.json: {'; '.join(problems[:6])}{more}")
 
 
 def _plain_names(stored: Mapping[str, StoredTensor], prefix: str) -> dict[str, StoredTensor]:
@@ -145,7 +165,7 @@ def _plain_names(stored: Mapping[str, StoredTensor], prefix: str) -> dict[str, S
         short = stem + dot + OLD_ENDINGS.get(ending, ending)
         if short in plain:
             raise ModelError(
-                f"{tensor.file}: two tensors mean {short}: with and without {prefix!r} or under an old name"
+                f"{tensor.file}: two tensors mean {_some([short])}: with and without {prefix!r} or under an old name"
             )
         plain[short] = tensor
     return plain
@@ -155,7 +175,7 @@ def _read_finite(name: str, stored: StoredTensor) -> Tensor:
     tensor = stored.read()
     total = tensor.sum(dtype=torch.float64)  # cheaper than looking at every value; NaN and Inf survive a sum
     if not torch.isfinite(total) and not torch.isfinite(tensor).all():
-        raise NonFiniteError(f"{stored.file}: the tensor {name} holds NaN or infinite values")
+        raise ModelError(f"{stored.file}: the tensor {name} holds NaN or infinite values; get the file anew")
     return tensor
 
 
@@ -175,7 +195,7 @@ def _open_safetensors(path: Path) -> dict[str, StoredTensor]:
     try:
         file = safetensors.safe_open(path, framework="pt")
     except (safetensors.SafetensorError, OSError) as error:
-        raise ModelError(f"{path}: not a safetensors file: {error}") from None
+        raise ModelError(f"{path}: not a safetensors file: {one_line(error)}") from None
 
     def reader(name: str) -> Callable[[], Tensor]:
         return lambda: file.get_tensor(name)
@@ -189,13 +209,12 @@ def _open_safetensors(path: Path) -> dict[str, StoredTensor]:
 
 def _read_header(path: Path) -> dict[str, Any]:
     """Read a safetensors header as strict JSON: the package itself would accept two tensors of one name."""
+    refuse_pointer(path)
     try:
         with path.open("rb") as file:
             start = file.read(8)
             length = int.from_bytes(start, "little")
             size = os.fstat(file.fileno()).st_size
-            if start.startswith(b"version "):
-                raise ModelError(f"{path}: a git-lfs pointer, not the file itself; run `git lfs pull`")
             if len(start) < 8 or length > size - 8 or length > LARGEST_HEADER:
                 raise ModelError(
                     f"{path}: not a safetensors file, or cut off: {size} bytes, a header of {length} announced"
@@ -213,13 +232,13 @@ def _open_shards(folder: Path) -> dict[str, StoredTensor]:
         raise ModelError(f"{path}: expected a weight_map from tensor to file name")
     stored: dict[str, StoredTensor] = {}
     for name in sorted(set(index.values())):
-        if name != Path(name).name or "\\" in name or ":" in name:
+        if not PLAIN_NAME.fullmatch(name):
             raise ModelError(f"{path}: names the file {name!r:.80}, which is not in this folder")
         if not (folder / name).is_file():
             raise ModelError(f"{path}: names the file {name!r:.80}, which is missing")
         for tensor, entry in _open_safetensors(folder / name).items():
             if tensor in stored:
-                raise ModelError(f"{path}: the tensor {tensor} is in two files")
+                raise ModelError(f"{path}: the tensor {_some([tensor])} is in two files")
             stored[tensor] = entry
     absent = [tensor for tensor, name in index.items() if tensor not in stored or stored[tensor].file.name != name]
     if absent or len(stored) > len(index):
@@ -229,17 +248,18 @@ def _open_shards(folder: Path) -> dict[str, StoredTensor]:
 
 
 def _open_pytorch_bin(path: Path) -> dict[str, StoredTensor]:
+    refuse_pointer(path)
     try:
         # Files from before torch 1.6 are no zip archives and cannot be mapped into memory.
         tensors = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
     except Exception as error:  # a damaged pickle can raise anything; nothing has run, weights_only sees to that
-        raise ModelError(
-            f"{path}: not a file of tensors that can be read safely: {str(error).split(chr(10))[0]:.200}"
-        ) from None
+        reason = one_line(str(error).partition("\n")[0])  # the rest is advice on how to read it unsafely
+        raise ModelError(f"{path}: not a file of tensors that can be read safely: {reason}") from None
     if not isinstance(tensors, dict) or not all(
-        isinstance(name, str) and isinstance(tensor, Tensor) for name, tensor in tensors.items()
+        isinstance(name, str) and isinstance(tensor, Tensor) and tensor.layout == torch.strided and tensor.is_cpu
+        for name, tensor in tensors.items()
     ):
-        raise ModelError(f"{path}: expected a dictionary of tensors, found {type(tensors).__name__}")
+        raise ModelError(f"{path}: expected a dictionary of plain tensors, found something else")
     dtypes = {dtype: name for name, dtype in FLOATING_POINT.items()}
 
     def reader(tensor: Tensor) -> Callable[[], Tensor]:
@@ -252,4 +272,5 @@ def _open_pytorch_bin(path: Path) -> dict[str, StoredTensor]:
 
 
 def _some(names: Sequence[str]) -> str:
-    return ", ".join(f"{name:.80}" for name in names[:5]) + (", ..." if len(names) > 5 else "")
+    """A few names for a message; what is not printable in them is escaped."""
+    return ", ".join(repr(name)[1:-1][:80] for name in names[:5]) + (", ..." if len(names) > 5 else "")

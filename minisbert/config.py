@@ -4,7 +4,6 @@ A configuration comes from strangers: 10^6 layers, `"12"` for 12, NaN for epsilo
 built with the readers below, so that a bad value ends in one line that names the field, before anything is allocated.
 """
 
-import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -28,7 +27,7 @@ def integer(fields: Fields, name: str, low: int, high: int, default: int | None 
     if type(value) is not int:  # not isinstance: true is an int to Python
         raise ModelError(f"config.json: {name} must be a whole number, found {value!r:.50}")
     if not low <= value <= high:
-        raise ModelError(f"config.json: {name} must be from {low} to {high}, found {value}")
+        raise ModelError(f"config.json: {name} must be from {low} to {high}, found {value!s:.50}")
     return value
 
 
@@ -39,10 +38,10 @@ def number(fields: Fields, name: str, low: float, high: float) -> float:
         ModelError: the field is absent, is not a number, or is out of range.
     """
     value = _lookup(fields, name, None)
-    if type(value) not in (int, float) or not math.isfinite(value):
+    if type(value) not in (int, float):
         raise ModelError(f"config.json: {name} must be a number, found {value!r:.50}")
-    if not low <= value <= high:
-        raise ModelError(f"config.json: {name} must be from {low} to {high}, found {value}")
+    if not low <= value <= high:  # true of NaN too
+        raise ModelError(f"config.json: {name} must be from {low} to {high}, found {value!s:.50}")
     return float(value)
 
 

@@ -7,8 +7,7 @@ import numpy as np
 import numpy.typing as npt
 
 RESET = "\x1b[0m"
-# Backgrounds of the 256-colour palette from unlike to alike, for similarities from 0 to 1 in tenths; black text stays
-# legible.
+# Backgrounds of the 256-colour palette for similarities from 0 to 1 in tenths; black text stays legible on all.
 COLOURS = (255, 254, 253, 230, 229, 228, 222, 216, 210, 204, 203)
 
 
@@ -19,20 +18,30 @@ def columns(text: str) -> int:
     4
     """
     return sum(
-        0 if unicodedata.combining(character) else 2 if unicodedata.east_asian_width(character) in "WF" else 1
+        0 if unicodedata.category(character) == "Mn" else 2 if unicodedata.east_asian_width(character) in "WF" else 1
         for character in text
     )
 
 
+def printable(text: str) -> str:
+    r"""Make a text one line that leaves a terminal as it is: white space becomes a space, control characters ?.
+
+    >>> printable("밥\t빵\x1b[31m")
+    '밥 빵?[31m'
+    """
+    return "".join(c if c.isprintable() else " " if c.isspace() else "?" for c in text)
+
+
 def clip(text: str, width: int) -> str:
-    """Make a text exactly `width` columns wide: padded, or cut with an ellipsis; control characters become ?.
+    """Make a text exactly `width` columns wide: padded, or cut with an ellipsis.
 
     >>> clip("안녕하세요", 7) + "|"
     '안녕하…|'
     >>> clip("밥", 4) + "|"
     '밥  |'
     """
-    text = "".join(character if character.isprintable() else "?" for character in text)
+    # Composed, since terminals show decomposed Hangul as one syllable; more than so much could not show anyway.
+    text = printable(unicodedata.normalize("NFC", text[: 8 * width]))
     if columns(text) > width:
         while columns(text) > width - 1:
             text = text[:-1]
@@ -59,7 +68,8 @@ def similarity_grid(similarities: npt.NDArray[np.floating], texts: Sequence[str]
         width: columns of the terminal; what a row leaves free is given to its text.
         colour: whether to colour with terminal escapes.
     """
-    label = max(10, min(max(map(columns, texts)), width - 6 * len(texts) - 6))
+    longest = max(columns(text[:width]) for text in texts)
+    label = max(10, min(longest, width - 6 * len(texts) - 6))
     lines = [" " * (label + 6) + "".join(f"{number:6}" for number in range(1, len(texts) + 1))]
     for number, (text, row) in enumerate(zip(texts, similarities, strict=True), start=1):
         cells = "".join(_cell(float(value), colour) for value in row)

@@ -8,9 +8,21 @@ FILE_SYSTEM_EXIT_CODE = 5
 
 
 class MinisbertError(Exception):
-    """Base of all errors below."""
+    """Base of all errors below.
+
+    Args:
+        message: one line.
+        row: which of the texts it is about, counted from 0; the message is then told as of this row.
+    """
 
     exit_code = 1
+
+    def __init__(self, message: str, row: int | None = None) -> None:
+        super().__init__(message)
+        self.row = row
+
+    def __str__(self) -> str:
+        return super().__str__() if self.row is None else f"row {self.row}: {super().__str__()}"
 
 
 class InputError(MinisbertError, ValueError):
@@ -32,6 +44,6 @@ class HubError(MinisbertError):
 
 
 class NonFiniteError(MinisbertError, ArithmeticError):
-    """A weight, a vector or a loss is NaN or infinite."""
+    """A vector or a loss came out NaN or infinite; a weight that is so in its file is a `ModelError`."""
 
     exit_code = 6

@@ -11,6 +11,7 @@ Data: Ham et al. 2020, "KorNLI and KorSTS". Axis letters: see layers.py.
 
 import argparse
 import json
+import math
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -39,7 +40,7 @@ def pearson(x: npt.ArrayLike, y: npt.ArrayLike) -> float:
     u, v = np.asarray(x, dtype=np.float64), np.asarray(y, dtype=np.float64)
     u, v = u - u.mean(), v - v.mean()
     length = np.linalg.norm(u) * np.linalg.norm(v)
-    return float(u @ v / length) if length > 0 else float("nan")
+    return float(np.clip(u @ v / length, -1, 1)) if length > 0 else float("nan")  # rounding could exceed 1
 
 
 def ranks(values: npt.ArrayLike) -> Numbers:
@@ -75,8 +76,7 @@ def pair_similarities(a: Vectors, b: Vectors) -> dict[str, Numbers]:
     """
     u, v = a.astype(np.float64), b.astype(np.float64)
     return {
-        # cos(u, v) = 1 - |u/|u| - v/|v||² / 2: exactly 1 for equal vectors, so that pairs of equal sentences tie in
-        # rank.
+        # cos(u, v) = 1 - |u/|u| - v/|v||² / 2: exactly 1 for equal vectors, so that equal sentences tie in rank.
         "cosine": 1 - ((_unit(u) - _unit(v)) ** 2).sum(axis=1) / 2,
         "euclidean": -np.linalg.norm(u - v, axis=1),
         "manhattan": -np.abs(u - v).sum(axis=1),
@@ -142,16 +142,18 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     try:
         sentences1, sentences2, scores = read_sts(args.data)
+        if len(scores) < 2:
+            raise InputError(f"{args.data}: {len(scores)} pairs, but at least 2 are needed to correlate")
         model = SentenceEncoder.from_pretrained(args.model, device=args.device, local_files_only=args.local_files_only)
         result = EmbeddingSimilarityEvaluator(sentences1, sentences2, scores)(model)
     except MinisbertError as error:
         print(f"evaluation: {error}", file=sys.stderr)
         return error.exit_code
     except OSError as error:
-        print(f"evaluation: {error}", file=sys.stderr)
+        print(f"evaluation: {error.filename}: {error.strerror}", file=sys.stderr)
         return FILE_SYSTEM_EXIT_CODE
     if args.json:
-        print(json.dumps(result))
+        print(json.dumps({name: None if math.isnan(number) else number for name, number in result.items()}))
     else:
         print(f"{'':10}{'Pearson':>10}{'Spearman':>10}")
         for function in FUNCTIONS:

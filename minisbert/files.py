@@ -7,6 +7,8 @@ half-written is ever seen under the final name and what stood there before survi
 import contextlib
 import json
 import os
+import re
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -14,10 +16,12 @@ from typing import Any, BinaryIO
 from minisbert.errors import ModelError
 
 LARGEST_JSON = 16 * 2**20  # bytes; a config.json has some hundred
+# A name that stays inside its folder on every system: no separator, no drive, no "..", short.
+PLAIN_NAME = re.compile(r"\w[\w.-]{0,99}", re.ASCII)
 
 
 def parse_json(data: bytes, where: str) -> Any:
-    """Parse JSON strictly: UTF-8, no duplicate keys, no NaN, no numbers of thousands of digits.
+    """Parse JSON strictly: UTF-8, no duplicate keys, no NaN, no numbers of thousands of digits, no half characters.
 
     Args:
         data: the file's bytes.
@@ -28,19 +32,21 @@ def parse_json(data: bytes, where: str) -> Any:
     """
 
     def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        fields: dict[str, Any] = {}
-        for key, value in pairs:
-            if key in fields:
-                raise ValueError(f"the key {key!r:.80} occurs twice")
-            fields[key] = value
+        fields = dict(pairs)
+        if len(fields) < len(pairs):
+            twice = Counter(key for key, _ in pairs).most_common(1)[0][0]
+            raise ValueError(f"the key {twice!r:.80} occurs twice")
         return fields
 
     def reject(constant: str) -> None:
         raise ValueError(f"{constant} is not JSON")
 
     try:
-        return json.loads(data.decode("utf-8"), object_pairs_hook=unique, parse_constant=reject)
-    except (ValueError, RecursionError) as error:  # ValueError: bad UTF-8 and syntax, and the two above
+        value = json.loads(data.decode("utf-8"), object_pairs_hook=unique, parse_constant=reject)
+        if b"\\ud" in data.lower():  # perhaps half of a surrogate pair, which cannot be encoded again
+            json.dumps(value, ensure_ascii=False).encode("utf-8")
+        return value
+    except (ValueError, RecursionError) as error:  # ValueError: bad UTF-8 and syntax, and all of the above
         raise ModelError(f"{where}: not valid JSON: {error!s:.200}") from None
 
 
@@ -68,6 +74,7 @@ def read_small_file(path: Path, largest: int) -> bytes:
     Raises:
         ModelError: it cannot be read, or is larger.
     """
+    refuse_pointer(path)
     try:
         with path.open("rb") as file:
             data = file.read(largest + 1)
@@ -76,6 +83,26 @@ def read_small_file(path: Path, largest: int) -> bytes:
     if len(data) > largest:
         raise ModelError(f"{path}: larger than {largest} bytes, which no such file is")
     return data
+
+
+def refuse_pointer(path: Path) -> None:
+    """Check that a file of a model folder can be read and is not the few lines that git-lfs leaves in its place.
+
+    Raises:
+        ModelError: it cannot, or it is.
+    """
+    try:
+        with path.open("rb") as file:
+            start = file.read(32)
+    except OSError as error:
+        raise ModelError(f"{path}: cannot be read: {error.strerror}") from None
+    if start.startswith(b"version https://git-lfs"):
+        raise ModelError(f"{path}: a git-lfs pointer, not the file itself; run `git lfs pull`")
+
+
+def one_line(error: object) -> str:
+    """The message of another package's error, short and on one line, for a message of ours."""
+    return "".join(character if character.isprintable() else " " for character in str(error)[:200])
 
 
 def write_json(path: Path, value: object) -> None:

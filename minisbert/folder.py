@@ -13,6 +13,7 @@ written, because every reader opens it. A folder without modules.json is a plain
 assumed. Types and paths in these files are compared with known names, never imported or followed out of the folder.
 """
 
+import contextlib
 import os
 import shutil
 import tempfile
@@ -23,7 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from minisbert.errors import ModelError
-from minisbert.files import read_json, read_json_object, read_small_file, replacing, write_json
+from minisbert.files import PLAIN_NAME, read_json, read_json_object, read_small_file, replacing, write_json
 from minisbert.pooling import POOLING_MODES
 from minisbert.similarity import SIMILARITY_FUNCTIONS
 
@@ -44,7 +45,7 @@ TOKENIZER_FILES = (
     "vocab.txt",
     "added_tokens.json",
 )
-LARGEST_TOKENIZER_FILE = 256 * 2**20  # bytes; that of XLM-RoBERTa has 17 million
+LARGEST_TOKENIZER_FILE = 64 * 2**20  # bytes; that of XLM-RoBERTa has 17 million
 
 # The last part of a module's type is the same in all versions of sentence-transformers, from
 # "sentence_transformers.models.Transformer" to "sentence_transformers.base.modules.transformer.Transformer".
@@ -95,6 +96,8 @@ def read_folder(folder: Path) -> ModelFolder:
     encoder = folder / modules["Transformer"]
     if not (encoder / CONFIG).exists():
         raise ModelError(f"{encoder}: no {CONFIG} there: not a model folder")
+    if "Pooling" not in modules:
+        warnings.warn(f"{folder}: no {MODULES} says how to pool; mean pooling is used", stacklevel=3)
     tokenizer_files = {
         name: read_small_file(encoder / name, LARGEST_TOKENIZER_FILE)
         for name in TOKENIZER_FILES
@@ -107,7 +110,7 @@ def read_folder(folder: Path) -> ModelFolder:
     if not isinstance(prompts, dict) or not all(isinstance(prompt, str) for prompt in prompts.values()):
         raise ModelError(f"{folder / SENTENCE_TRANSFORMERS_CONFIG}: prompts must map names to texts")
     default_prompt_name = settings.get("default_prompt_name")
-    if default_prompt_name is not None and default_prompt_name not in prompts:
+    if default_prompt_name is not None and default_prompt_name not in list(prompts):  # it may be of any type
         raise ModelError(f"{folder / SENTENCE_TRANSFORMERS_CONFIG}: there is no prompt {default_prompt_name!r:.80}")
     similarity = settings.get("similarity_fn_name") or "cosine"
     if similarity not in SIMILARITY_FUNCTIONS:
@@ -130,8 +133,8 @@ def read_folder(folder: Path) -> ModelFolder:
 def write_folder(folder: Path, contents: ModelFolder, width: int, write_weights: Callable[[Path], None]) -> None:
     """Write a model folder in the legacy layout of sentence-transformers.
 
-    Everything is written into a temporary folder first. A new `folder` appears whole; in an existing one, each file is
-    replaced in one step and files of other names are left alone.
+    Everything is written into a temporary folder first. A new `folder` appears whole; in an existing one, the files are
+    replaced one by one, or put back if that fails, and files of other names are left alone.
 
     Args:
         folder: where to.
@@ -188,19 +191,40 @@ def _write_small_files(folder: Path, contents: ModelFolder, width: int) -> None:
 
 
 def _move_files(source: Path, target: Path) -> None:
-    for path in sorted(source.rglob("*")):
-        destination = target / path.relative_to(source)
-        if path.is_dir():
-            destination.mkdir(exist_ok=True)
-        else:
+    """Let the files of `source` take the place of those in `target`: all of them or, if one fails, none."""
+    paths = sorted(source.rglob("*"))
+    old = source / "old"
+    old.mkdir()
+    with contextlib.ExitStack() as undo:
+        for number, path in enumerate(paths):
+            destination = target / path.relative_to(source)
+            if path.is_dir():
+                if not destination.exists():
+                    destination.mkdir()
+                    undo.callback(destination.rmdir)
+                continue
+            if destination.exists():
+                kept = old / str(number)
+                _link(destination, kept)
+                undo.callback(kept.replace, destination)
+            else:
+                undo.callback(destination.unlink, missing_ok=True)
             path.replace(destination)
+        undo.pop_all()
+
+
+def _link(path: Path, other: Path) -> None:
+    """Give a file a second name or, on a file system that has only one for each, copy it."""
+    try:
+        other.hardlink_to(path)
+    except OSError:
+        shutil.copy2(path, other)
 
 
 def _read_modules(folder: Path) -> dict[str, str]:
     """The modules of the chain by kind, each with its path inside the folder."""
     path = folder / MODULES
     if not path.exists():
-        warnings.warn(f"{folder}: there is no {MODULES} to say how to pool; mean pooling is used", stacklevel=4)
         return {"Transformer": ""}
     entries = read_json(path)
     if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
@@ -211,11 +235,11 @@ def _read_modules(folder: Path) -> dict[str, str]:
         if package.partition(".")[0] != "sentence_transformers" or kind not in MODULE_KINDS:
             raise ModelError(f"{path}: modules of the type {entry.get('type')!r:.80} are not supported")
         inside = entry.get("path")
-        if not isinstance(inside, str) or inside != Path(inside).name:
+        if not isinstance(inside, str) or (inside and not PLAIN_NAME.fullmatch(inside)):
             raise ModelError(f"{path}: the path {inside!r:.80} is not that of a folder in this one")
         modules[kind] = inside
-    if tuple(modules) not in (MODULE_KINDS[:1], MODULE_KINDS[:2], MODULE_KINDS):
-        raise ModelError(f"{path}: the chain {' -> '.join(modules) or 'of no modules'} is not supported")
+    if len(entries) > len(modules) or tuple(modules) not in (MODULE_KINDS[:1], MODULE_KINDS[:2], MODULE_KINDS):
+        raise ModelError(f"{path}: this chain of modules is not supported, only {', '.join(MODULE_KINDS)}")
     return modules
 
 
@@ -225,7 +249,8 @@ def _read_pooling_mode(path: Path) -> str:
         raise ModelError(f"{path}: include_prompt false (prompts left out of the pooling) is not supported")
     mode = settings.get("pooling_mode")
     if mode is None:
-        modes = [mode for flag, mode in LEGACY_POOLING_FLAGS.items() if settings.get(flag) is True] or ["mean"]
+        # Where no flag is given, it is mean pooling.
+        modes = [mode for flag, mode in LEGACY_POOLING_FLAGS.items() if settings.get(flag, mode == "mean") is True]
         mode = modes[0] if len(modes) == 1 else modes
     if mode not in POOLING_MODES:
         raise ModelError(f"{path}: pooling mode {mode!r:.80} is not supported, only {', '.join(POOLING_MODES)}")
@@ -238,7 +263,10 @@ def _read_max_seq_length(sentence_config: Mapping[str, Any], tokenizer_config: M
     if length is None or (isinstance(length, int | float) and length > LARGEST_MAX_SEQ_LENGTH):
         return None
     if type(length) is not int or length < 1:
-        raise ModelError(f"max_seq_length must be a positive whole number, found {length!r:.50}")
+        raise ModelError(
+            f"{SENTENCE_CONFIGS[0]}: max_seq_length (or else model_max_length in tokenizer_config.json) must be a "
+            f"positive whole number, found {length!r:.50}"
+        )
     return length
 
 

@@ -21,6 +21,7 @@ import numpy.typing as npt
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from minisbert import bert, deberta_v2, hub, roberta
 from minisbert.batching import Rows, plan_batches
@@ -98,6 +99,7 @@ class SentenceEncoder(nn.Module):
         max_seq_length: int | None = None,
         token: str | bool | None = None,
         local_files_only: bool = False,
+        hub_timeout: float | None = None,
     ) -> "SentenceEncoder":
         """Load a model, ready to encode (in evaluation mode).
 
@@ -109,28 +111,32 @@ class SentenceEncoder(nn.Module):
             max_seq_length: texts are cut to this number of tokens; None = what the folder says.
             token: for private and gated models; None = the one that the machine is logged in with.
             local_files_only: open no connection.
+            hub_timeout: seconds for all that the Hub does; None = a minute a request, and more for large files.
 
         Raises:
-            ModelError: the folder is not one of a supported model, or a file in it is damaged.
+            ModelError: the folder is not one of a supported model, or a file in it is damaged or holds NaN.
             HubError: the Hub does not deliver.
-            InputError: `max_seq_length` or `dtype` is impossible.
-            NonFiniteError: a weight is NaN or infinite.
+            InputError: `max_seq_length`, `dtype` or `device` is impossible.
         """
         dtype = dtype or torch.float32
         if dtype not in DTYPE_NAMES:
             raise InputError(f"dtype must be one of {', '.join(DTYPE_NAMES.values())}, found {dtype}")
-        path = _locate(source, revision, token, local_files_only)
+        device = _usable_device(device)
+        path = _locate(source, revision, token, local_files_only, hub_timeout)
         folder = read_folder(path)
         family = _family(folder)
         config = family.read_config(folder.config)
         tokenizer = _build_tokenizer(folder, config, max_seq_length)
-        with torch.device("meta"):  # shapes only: nothing is allocated before the checkpoint is known to fit
+        with torch.device("meta"), _Undrawn():  # shapes: nothing is allocated before the checkpoint is known to fit
             encoder = family.encoder(config)
-        encoder.to(dtype).to_empty(device=device or ("cuda" if torch.cuda.is_available() else "cpu"))
-        model = cls(encoder, Pooling(folder.pooling_mode), tokenizer, folder)
-        model.carried = load_checkpoint(
-            path / folder.encoder_path, encoder, config.num_hidden_layers, family.architecture
-        )
+        model = cls(encoder.to(dtype), Pooling(folder.pooling_mode), tokenizer, folder)
+        weights = path / folder.encoder_path
+        try:
+            model.carried = load_checkpoint(weights, encoder, config.num_hidden_layers, family.architecture, device)
+        except RuntimeError as error:
+            if not _is_out_of_memory(error):
+                raise
+            raise InputError(f"out of memory: the model does not fit on {device}; try another device") from None
         return model.eval()
 
     @property
@@ -142,6 +148,12 @@ class SentenceEncoder(nn.Module):
     def max_seq_length(self, length: int) -> None:
         _check_max_seq_length(length, self.encoder.config)
         self.tokenizer.max_seq_length = length
+
+    @property
+    def longest_text(self) -> int:
+        """The number of tokens that the encoder was made for: the largest possible `max_seq_length`."""
+        config: Any = self.encoder.config
+        return int(config.longest_text)
 
     @property
     def embedding_dimension(self) -> int:
@@ -207,7 +219,8 @@ class SentenceEncoder(nn.Module):
 
         Raises:
             TypeError: `sentences` or one of its rows is not text.
-            InputError: an option has an impossible value, or a text is not valid Unicode.
+            InputError: an option has an impossible value, a text is not valid Unicode, or the memory does not suffice
+                for a text alone.
             NonFiniteError: a vector came out NaN or infinite; the message names the row.
         """
         start = time.perf_counter()
@@ -257,10 +270,11 @@ class SentenceEncoder(nn.Module):
         self, texts: TokenizedTexts, max_tokens: int | None, show_progress_bar: bool | None
     ) -> Iterator[tuple[Rows, Tensor]]:
         """Encode batch by batch; yields the rows of a batch and their vectors (B, D)."""
-        default_tokens, batch_cost = _batch_budget(self.device, self.dtype)
+        default_tokens, batch_cost = batch_budget(self.device, self.dtype)
         if max_tokens is not None and max_tokens < 1:
             raise InputError(f"max_tokens_per_batch must be at least 1, found {max_tokens}")
         todo = plan_batches(texts.lengths, max_tokens or default_tokens, batch_cost)[::-1]
+        halved = False
         finished: tuple[Rows, Tensor] | None = None
         with _progress_bar(len(texts.ends), show_progress_bar) as advance:
             while todo:
@@ -269,9 +283,14 @@ class SentenceEncoder(nn.Module):
                 try:
                     vectors = self(input_ids.to(self.device), None if mask is None else mask.to(self.device))
                 except RuntimeError as error:
-                    if not _is_out_of_memory(error) or len(rows) == 1:
+                    if not _is_out_of_memory(error):
                         raise
-                    warnings.warn("out of memory: batches are halved until they fit", stacklevel=4)
+                    if len(rows) == 1:
+                        message = f"out of memory for {input_ids.shape[1]} tokens; lower the maximal length"
+                        raise InputError(message, row=int(rows[0])) from None
+                    if not halved:
+                        warnings.warn("out of memory: batches are halved until they fit", stacklevel=4)
+                    halved = True
                     todo += np.array_split(rows, 2)
                     continue
                 # A GPU computes this batch while the one before is copied out by the caller.
@@ -326,8 +345,19 @@ class SentenceEncoder(nn.Module):
         write_folder(path, contents, self.embedding_dimension, write_weights)
 
 
+class _Undrawn(TorchFunctionMode):
+    """Leaves out the random numbers of new embeddings: on the meta device, torch takes a second to prepare for them."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        return None if func is nn.init.normal_ else func(*args, **(kwargs or {}))
+
+
 def _locate(
-    source: str | os.PathLike[str], revision: str | None, token: str | bool | None, local_files_only: bool
+    source: str | os.PathLike[str],
+    revision: str | None,
+    token: str | bool | None,
+    local_files_only: bool,
+    hub_timeout: float | None,
 ) -> Path:
     """The local folder that `source` means; an existing path is never looked up on the Hub."""
     path = Path(source)
@@ -335,25 +365,42 @@ def _locate(
         if revision is not None:
             raise InputError(f"{path}: a folder has no revisions; revision {revision!r} is for models on the Hub")
         return path
-    return hub.download(source, revision, token, local_files_only)
+    return hub.download(source, revision, token, local_files_only, hub_timeout)
+
+
+def _usable_device(device: str | torch.device | None) -> torch.device:
+    """The device to compute on, once something has been there and back: what torch says of others differs widely."""
+    if device is None:
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        torch.zeros(1, device=device).cpu()
+    except (RuntimeError, AssertionError, ImportError) as error:
+        reason = str(error).partition("\n")[0]
+        raise InputError(f"device {str(device)!r} cannot be used: {reason:.100}; try cpu or cuda") from None
+    return torch.device(device)
 
 
 def _family(folder: ModelFolder) -> Family:
     model_type = folder.config.get("model_type")
-    if model_type not in FAMILIES:
+    if not isinstance(model_type, str) or model_type not in FAMILIES:
         raise ModelError(f"config.json: model_type {model_type!r:.80} is not supported, only {', '.join(FAMILIES)}")
     return FAMILIES[model_type]
 
 
 def _build_tokenizer(folder: ModelFolder, config: Any, max_seq_length: int | None) -> Tokenizer:
     backend = load_backend(folder.tokenizer_files, segments_of_pairs=folder.config["model_type"] == "bert")
-    largest_id = max(backend.get_vocab(with_added_tokens=True).values(), default=-1)
+    special = backend.encode("").ids
+    largest_id = max([*backend.get_vocab(with_added_tokens=True).values(), *special], default=-1)
     if largest_id >= config.vocab_size:
         raise ModelError(
             f"tokenizer.json: has the token id {largest_id}, but the model has {config.vocab_size} embeddings"
         )
     if max_seq_length is None:
         max_seq_length = min(folder.max_seq_length or config.longest_text, config.longest_text)
+        if max_seq_length <= len(special):
+            raise ModelError(
+                f"the model cuts texts to {max_seq_length} tokens, but tokenizer.json adds {len(special)} to each"
+            )
     _check_max_seq_length(max_seq_length, config)
     unknown_token = token_content(folder.tokenizer_config.get("unk_token")) or "[UNK]"
     return Tokenizer(backend, config.pad_token_id, max_seq_length, unknown_token, folder.lowercase)
@@ -364,7 +411,7 @@ def _check_max_seq_length(length: int, config: Any) -> None:
         raise InputError(f"max_seq_length can be at most {config.longest_text} for this model, found {length}")
 
 
-def _batch_budget(device: torch.device, dtype: torch.dtype) -> tuple[int, int]:
+def batch_budget(device: torch.device, dtype: torch.dtype) -> tuple[int, int]:
     """What suits the device: the largest rows x length of a batch, and the cost of one more batch in tokens."""
     if device.type != "cpu":
         return 16384, 1024
@@ -380,7 +427,8 @@ def _check_finite(embeddings: Vectors) -> None:
     if not np.isfinite(embeddings.sum(dtype=np.float64)):  # cheaper than to look at every value when all is well
         bad = np.flatnonzero(~np.isfinite(embeddings).all(axis=1))
         if len(bad):
-            raise NonFiniteError(f"row {bad[0]}: the vector is NaN or infinite; with float16, use bfloat16 or float32")
+            message = "the vector is NaN or infinite; with float16, use bfloat16 or float32"
+            raise NonFiniteError(message, row=int(bad[0]))
 
 
 @contextlib.contextmanager

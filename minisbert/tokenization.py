@@ -5,6 +5,8 @@ was saved: both are reset here. Folders older than that file hold vocab.txt, fro
 BERT is built (Devlin et al. 2018; Schuster & Nakajima 2012). Axis letters: see layers.py.
 """
 
+import base64
+import re
 import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -17,11 +19,16 @@ import torch
 from torch import Tensor
 
 from minisbert.errors import InputError, ModelError
-from minisbert.files import parse_json_object
+from minisbert.files import one_line, parse_json_object
 
-TEXTS_AT_ONCE = (
-    4096  # what the tokenizer returns for a text is some hundred times its ids; they are copied out in blocks
-)
+# What the tokenizer returns for a text is some hundred times its ids; they are copied out in blocks.
+TEXTS_AT_ONCE = 4096
+# A pattern in a tokenizer.json may be one character or class, perhaps repeated: the published tokenizers need no more
+# (spaces that are made one), and nothing in it can backtrack.
+HARMLESS_PATTERN = re.compile(r"(?:[^\\^$.|?*+()\[\]{}]|\\[nrstdw]|\[[^\[\]]+\])(?:\+|\{\d{1,3},\})?")
+CHARACTERS_PER_TOKEN = 8  # so many are enough for most texts: 2 are usual in Korean, 5 in English
+BRACKETED = re.compile(r"\[\S{1,30}\]|<\S{1,30}>")  # special tokens such as [MASK] or <mask>
+UNKNOWN_TEXT = "\U00013000"  # an Egyptian hieroglyph: most vocabularies do not have it
 
 
 @dataclass(frozen=True)
@@ -32,9 +39,8 @@ class TokenizedTexts:
     ends: npt.NDArray[np.int64]  # (N,), where each text ends in `ids`
     truncated: int  # texts cut to max_seq_length
     unknown: int  # tokens [UNK]
-    not_nfc: (
-        int  # texts not in Unicode normal form C, such as Hangul typed on macOS: mostly [UNK] to a Korean vocabulary
-    )
+    # Texts not in Unicode normal form C, such as Hangul typed on macOS: mostly [UNK] to a Korean vocabulary.
+    not_nfc: int
 
     @property
     def lengths(self) -> npt.NDArray[np.int64]:
@@ -99,13 +105,35 @@ class Tokenizer:
                 _check_text(text, row)
                 not_nfc += not unicodedata.is_normalized("NFC", text)
             block = [prompt + text for text in block]
-            encodings = self.backend.encode_batch([text.lower() for text in block] if self.lowercase else block)
+            encodings = self._encode([text.lower() for text in block] if self.lowercase else block)
             lengths[begin : begin + len(block)] = [len(encoding.ids) for encoding in encodings]
             truncated += sum(bool(encoding.overflowing) for encoding in encodings)
             blocks.append(np.array([token for encoding in encodings for token in encoding.ids], dtype=np.int32))
         ids = np.concatenate(blocks) if blocks else np.zeros(0, dtype=np.int32)
         unknown = 0 if self.unknown_token_id is None else int((ids == self.unknown_token_id).sum())
         return TokenizedTexts(ids, np.cumsum(lengths), truncated, unknown, not_nfc)
+
+    def _encode(self, texts: Sequence[str]) -> list[tokenizers.Encoding]:
+        """Tokenize texts, long ones only as far as needed: the package tokenizes all of a text before it cuts it.
+
+        Where BERT's rules hold, the end of a text decides about nothing before the word that it is in. So the start of
+        a text has the first tokens of the whole if it has as many more as a word can have; else a longer start is
+        tried.
+        """
+        limit = _longest_word(self.backend)
+        if limit is None:
+            return self.backend.encode_batch(texts)
+        size = CHARACTERS_PER_TOKEN * (self.max_seq_length + limit)  # characters
+        encodings = self.backend.encode_batch([text[:size] for text in texts])
+        special = self.backend.num_special_tokens_to_add(is_pair=False)
+        for row, text in enumerate(texts):
+            start = size
+            while start < len(text) and sum(len(part) - special for part in encodings[row].overflowing) < limit:
+                # Few tokens from many characters: words so long that they are unknown, or blanks. Less of them will do.
+                text = re.sub(rf"[0-9A-Za-z가-힣]{{{limit},}}| {{{limit},}}", lambda run: run[0][:limit], text)
+                start *= CHARACTERS_PER_TOKEN
+                encodings[row] = self.backend.encode(text[:start])
+        return encodings
 
     def pad(self, texts: TokenizedTexts, rows: Sequence[int] | npt.NDArray[np.integer]) -> tuple[Tensor, Tensor | None]:
         """Make a batch of some of the texts, padded on the right to the longest of them.
@@ -120,6 +148,23 @@ class Tokenizer:
         input_ids = np.full(real.shape, self.pad_token_id, dtype=np.int64)
         input_ids[real] = np.concatenate([texts.row(int(row)) for row in rows])
         return torch.from_numpy(input_ids), None if real.all() else torch.from_numpy(real)
+
+
+def _longest_word(backend: tokenizers.Tokenizer) -> int | None:
+    """More tokens than the word or special token at the end of a text can have; None without BERT's rules.
+
+    BERT's rules: text is divided at white space and punctuation, whatever stands farther off, and a word of too many
+    characters is one unknown token. Special tokens in brackets do not disturb this; other added tokens might.
+    """
+    added = backend.get_added_tokens_decoder().values()
+    if (
+        isinstance(backend.model, tokenizers.models.WordPiece)
+        and isinstance(backend.normalizer, tokenizers.normalizers.BertNormalizer)
+        and isinstance(backend.pre_tokenizer, tokenizers.pre_tokenizers.BertPreTokenizer)
+        and all(BRACKETED.fullmatch(token.content) for token in added)
+    ):
+        return int(backend.model.max_input_chars_per_word) + 100  # a bracketed token cut in two has fewer
+    return None
 
 
 def _check_text(text: object, row: int) -> None:
@@ -144,10 +189,7 @@ def load_backend(files: Mapping[str, bytes], segments_of_pairs: bool) -> tokeniz
         ModelError: neither file is there, or it is damaged.
     """
     if "tokenizer.json" in files:
-        try:
-            return tokenizers.Tokenizer.from_buffer(files["tokenizer.json"])
-        except Exception as error:  # the package raises bare Exception
-            raise ModelError(f"tokenizer.json: not a tokenizer: {error!s:.200}") from None
+        return _from_json(files["tokenizer.json"])
     if "vocab.txt" not in files:
         raise ModelError(
             "neither tokenizer.json nor vocab.txt is there: this is not the folder of a model with its tokenizer"
@@ -156,8 +198,84 @@ def load_backend(files: Mapping[str, bytes], segments_of_pairs: bool) -> tokeniz
     return _word_piece(files["vocab.txt"], settings, segments_of_pairs)
 
 
+def _from_json(data: bytes) -> tokenizers.Tokenizer:
+    """The tokenizer that tokenizer.json describes, with truncation and padding off."""
+    description = parse_json_object(data, "tokenizer.json")
+    _check_steps([description.get(step) for step in ("normalizer", "pre_tokenizer", "post_processor", "decoder")])
+    try:
+        tokenizer = tokenizers.Tokenizer.from_buffer(data)
+        tokenizer.no_truncation()
+        tokenizer.no_padding()
+        tokenizer.encode(UNKNOWN_TEXT)
+    except Exception as error:  # the package raises bare Exception
+        raise ModelError(f"tokenizer.json: not a tokenizer: {one_line(error)}") from None
+    return tokenizer
+
+
+def _check_steps(steps: list[Any]) -> None:
+    """Refuse what makes the package panic or run forever, which no `except` could end."""
+    while steps:
+        step = steps.pop()
+        if isinstance(step, list):
+            steps += step
+        if not isinstance(step, dict):
+            continue
+        steps += step.values()
+        pattern, charsmap = step.get("Regex"), step.get("precompiled_charsmap")
+        if isinstance(pattern, str) and not HARMLESS_PATTERN.fullmatch(pattern):
+            raise ModelError(f"tokenizer.json: the pattern {pattern!r:.80} is not supported: it could run forever")
+        if step.get("type") == "Precompiled" and not (isinstance(charsmap, str) and _is_sound(charsmap)):
+            raise ModelError("tokenizer.json: its precompiled_charsmap is damaged")
+        if step.get("type") == "FixedLength":
+            raise ModelError("tokenizer.json: the pre-tokenizer FixedLength is not supported")
+        if step.get("type") == "TemplateProcessing" and not _is_complete(step):
+            raise ModelError("tokenizer.json: its TemplateProcessing is damaged")
+
+
+def _is_complete(template: Mapping[str, Any]) -> bool:
+    """Whether the special tokens around a text are all told, and the text is there once."""
+    try:
+        pieces = [*template["single"], *template["pair"]]
+        names = [piece["SpecialToken"]["id"] for piece in pieces if "SpecialToken" in piece]
+        known = all(name in template["special_tokens"] for name in names)
+        return known and sum("Sequence" in piece for piece in template["single"]) == 1
+    except (KeyError, TypeError):
+        return False
+
+
+def _is_sound(charsmap: str) -> bool:
+    """Whether no text can lead out of the table of replacements that SentencePiece compiles.
+
+    The table is a trie over UTF-8 bytes, a "double array" of 32-bit units (github.com/s-yata/darts-clone), then all
+    replacements, each ended by a zero byte. The child of the unit at i for byte b is at i ^ offset ^ b; the unit at
+    i ^ offset is the leaf, if there is one, and says where the replacement begins.
+    """
+    try:
+        data = base64.b64decode(charsmap, validate=True)
+        size = int.from_bytes(data[:4], "little")
+        units = np.frombuffer(data, "<u4", count=size // 4, offset=4).astype(np.int64)
+        replacements = np.frombuffer(data[4 + size :].decode("utf-8").encode("utf-8"), np.uint8)
+    except ValueError:  # not base64, cut off, not UTF-8
+        return False
+    if not 0 < size < len(data) - 4 or size % 1024 or replacements[-1]:
+        return False
+    offsets = units >> 10 << (units >> 9 & 1) * 8
+    children = np.arange(len(units)) ^ offsets
+    inner = units < 1 << 31  # others are leaves, which no byte leads to
+    inner[0] = True  # the root
+    if ((children[inner] | 255) >= len(units)).any():
+        return False
+    starts = units[children[inner & (units >> 8 & 1 == 1)]] & (1 << 31) - 1
+    return bool((starts < len(replacements)).all() and not replacements[starts[starts > 0] - 1].any())
+
+
 def _word_piece(vocabulary: bytes, settings: Mapping[str, Any], segments_of_pairs: bool) -> tokenizers.Tokenizer:
     """The tokenizer that BERT's vocab.txt and tokenizer_config.json describe."""
+    tokenizer_class = settings.get("tokenizer_class") or "BertTokenizer"
+    if tokenizer_class not in ("BertTokenizer", "BertTokenizerFast"):
+        raise ModelError(
+            f"tokenizer_config.json: {tokenizer_class!r:.80} needs a tokenizer.json: save one with transformers"
+        )
     try:
         tokens = vocabulary.decode("utf-8").removesuffix("\n").split("\n")
     except UnicodeDecodeError as error:
@@ -167,15 +285,16 @@ def _word_piece(vocabulary: bytes, settings: Mapping[str, Any], segments_of_pair
     special = {name: token_content(settings.get(name)) or f"[{name[:-6].upper()}]" for name in names}
     missing = [token for token in special.values() if token not in vocab]
     if missing:
-        raise ModelError(f"vocab.txt: the special tokens {', '.join(missing)} are not in it")
+        raise ModelError(f"vocab.txt: the special tokens {', '.join(missing)!r:.80} are not in it")
     cls, sep, unknown = special["cls_token"], special["sep_token"], special["unk_token"]
+    accents = settings.get("strip_accents")
     tokenizer = tokenizers.Tokenizer(
         tokenizers.models.WordPiece(vocab, unk_token=unknown, max_input_chars_per_word=100)
     )
     tokenizer.normalizer = tokenizers.normalizers.BertNormalizer(
         clean_text=True,
         handle_chinese_chars=bool(settings.get("tokenize_chinese_chars", True)),
-        strip_accents=settings.get("strip_accents"),
+        strip_accents=accents if isinstance(accents, bool) else None,
         lowercase=bool(settings.get("do_lower_case", True)),  # the default of the format, not of Korean models
     )
     tokenizer.pre_tokenizer = tokenizers.pre_tokenizers.BertPreTokenizer()

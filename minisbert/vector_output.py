@@ -2,20 +2,22 @@
 
 Rows are appended to a temporary file beside the final one as they come, so memory does not grow with their number; at
 the end the file is completed, brought to the disk and renamed. Until then, what stood under the final name stays as
-it is.
+it is. A header has the same length for every number of rows, so it can be written last.
 
 After each block a journal says what the temporary file holds. Both outlive an interruption, and a later run can go on
 after the last whole block. The result is the same to the byte, since every block holds the same rows either way.
 """
 
+import contextlib
 import hashlib
 import json
 import os
 import shutil
+import sys
 import zipfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import numpy.typing as npt
@@ -25,7 +27,7 @@ from minisbert.files import flush_to_disk, read_json_object, replacing, write_js
 
 SUFFIXES = (".npy", ".npz", ".safetensors", ".jsonl")
 TENSOR_NAME = "embeddings"  # of the one array in .npz and .safetensors
-NPY_HEADER_LENGTH = 128  # bytes; a multiple of 64, with room for any shape
+HEADER_LENGTH = 128  # bytes; a multiple of 64, as .npy asks for, with room for any shape
 
 
 def check_output(path: Path, overwrite: bool) -> None:
@@ -42,12 +44,16 @@ def check_output(path: Path, overwrite: bool) -> None:
     if path.exists() and not overwrite:
         raise InputError(f"{path}: exists already; pass --overwrite to replace it")
     probe = path.with_name(f".{path.name}.{os.getpid()}.probe")
-    probe.touch(exist_ok=False)
-    probe.unlink()
+    try:
+        probe.touch(exist_ok=False)
+        probe.unlink()
+    except OSError as error:
+        error.filename = str(path)  # nobody knows the probe
+        raise
 
 
 def json_line(text: str, vector: npt.NDArray[np.float32]) -> str:
-    """One row as a line of JSON; nine digits bring every float32 back to the bit."""
+    """One row as a line of JSON; nine digits tell every float32 from all others."""
     numbers = ", ".join(f"{number:.9g}" for number in vector.tolist())
     return f'{{"text": {json.dumps(text, ensure_ascii=False)}, "embedding": [{numbers}]}}\n'
 
@@ -64,6 +70,7 @@ class VectorFile:
         self._journal = path.with_name(f".{path.name}.journal")
         self._texts = hashlib.sha256()
         self._file = self._part.open("r+b" if self._part.exists() else "w+b")
+        _lock(self._file, path)
 
     def resume(self, run: Mapping[str, Any]) -> tuple[int, str]:
         """Take up an interrupted run.
@@ -80,7 +87,7 @@ class VectorFile:
         try:
             journal = read_json_object(self._journal)
             rows, size, digest = int(journal["rows"]), int(journal["bytes"]), str(journal["texts"])
-        except (ModelError, KeyError, ValueError):
+        except (ModelError, KeyError, TypeError, ValueError):
             return 0, ""
         if self._part.stat().st_size < size:
             return 0, ""
@@ -93,7 +100,7 @@ class VectorFile:
         self._file.seek(size)
         return rows, digest
 
-    def skip(self, texts: Sequence[str]) -> str:
+    def skip(self, texts: Iterable[str]) -> str:
         """Note texts whose vectors are in the file already; returns the digest of all texts so far."""
         self._digest(texts)
         return self._texts.hexdigest()
@@ -104,8 +111,7 @@ class VectorFile:
             self._journal.unlink(missing_ok=True)  # of an interrupted run that is not resumed
             self._file.seek(0)
             self._file.truncate()
-            if self.form != ".jsonl":
-                self._file.write(_npy_header(0, vectors.shape[1]))
+            self._file.write(self._header(vectors.shape[1]))
         if self.form == ".jsonl":
             self._file.writelines(json_line(*row).encode() for row in zip(texts, vectors, strict=True))
         else:
@@ -130,31 +136,34 @@ class VectorFile:
         """
         if self.rows == 0:
             self.append([], np.zeros((0, width), dtype=np.float32))
-        if self.form != ".jsonl":
-            self._file.seek(0)
-            self._file.write(_npy_header(self.rows, width))  # the first one could not know the number of rows
+        self._file.seek(0)
+        self._file.write(self._header(width))  # the first one could not know the number of rows
         flush_to_disk(self._file)
         self._file.close()
         if self.form == ".npz":
             self._pack_npz()
-        elif self.form == ".safetensors":
-            self._pack_safetensors()
         else:
             self._part.replace(self.path)
         self.discard()
 
     def close(self) -> bool:
-        """Stop before the end; returns whether something was kept that can be resumed."""
-        if self.noted_rows == 0:
+        """Stop before the end; returns whether there is something that can be resumed, of this run or an earlier one."""
+        with contextlib.suppress(OSError):  # a disk that is full cannot take what is still in the buffer either
+            self._file.close()
+        resumable = self._journal.exists()
+        if not resumable:
             self.discard()
-        self._file.close()
-        return self.noted_rows > 0
+        return resumable
 
     def discard(self) -> None:
         """Remove the temporary file and the journal."""
-        self._file.close()
         self._part.unlink(missing_ok=True)
         self._journal.unlink(missing_ok=True)
+
+    def _header(self, width: int) -> bytes:
+        if self.form == ".jsonl":
+            return b""
+        return (_safetensors_header if self.form == ".safetensors" else _npy_header)(self.rows, width)
 
     def _pack_npz(self) -> None:
         entry = zipfile.ZipInfo(f"{TENSOR_NAME}.npy")  # its date is fixed, so that equal vectors make equal files
@@ -162,20 +171,33 @@ class VectorFile:
             with archive.open(entry, "w", force_zip64=True) as packed, self._part.open("rb") as part:
                 shutil.copyfileobj(part, packed)
 
-    def _pack_safetensors(self) -> None:
-        from safetensors.numpy import save
-
-        with replacing(self.path) as target:
-            target.write(save({TENSOR_NAME: np.load(self._part)}))
-
-    def _digest(self, texts: Sequence[str]) -> None:
+    def _digest(self, texts: Iterable[str]) -> None:
         for text in texts:
             data = text.encode()
             self._texts.update(len(data).to_bytes(8, "little") + data)
 
 
 def _npy_header(rows: int, width: int) -> bytes:
-    """The start of a .npy file of float32 (rows, width), always of the same length (format 1.0 of numpy.lib.format)."""
+    """The start of a .npy file of float32 (rows, width), format 1.0 of numpy.lib.format."""
     description = f"{{'descr': '<f4', 'fortran_order': False, 'shape': ({rows}, {width}), }}"
-    start = b"\x93NUMPY\x01\x00" + (NPY_HEADER_LENGTH - 10).to_bytes(2, "little")
-    return start + description.encode().ljust(NPY_HEADER_LENGTH - 11) + b"\n"
+    start = b"\x93NUMPY\x01\x00" + (HEADER_LENGTH - 10).to_bytes(2, "little")
+    return start + description.encode().ljust(HEADER_LENGTH - 11) + b"\n"
+
+
+def _safetensors_header(rows: int, width: int) -> bytes:
+    """The start of a .safetensors file of float32 (rows, width), which may be filled up with spaces."""
+    tensor = {"dtype": "F32", "shape": [rows, width], "data_offsets": [0, 4 * rows * width]}
+    header = json.dumps({TENSOR_NAME: tensor}, separators=(",", ":")).encode()
+    return (HEADER_LENGTH - 8).to_bytes(8, "little") + header.ljust(HEADER_LENGTH - 8)
+
+
+def _lock(file: BinaryIO, path: Path) -> None:
+    """Refuse to write what another process is writing; on Windows, where fcntl is not, nothing is checked."""
+    if sys.platform != "win32":
+        import fcntl
+
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            file.close()
+            raise InputError(f"{path}: another run is writing it; wait for it or choose another name") from None

@@ -10,6 +10,11 @@ import torch
 torch.set_num_threads(1)
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Options of single tests."""
+    parser.addoption("--fuzz-cases", type=int, default=300, help="damaged model folders to try in test_fuzz.py")
+
+
 @pytest.fixture(autouse=True)
 def no_network(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Let sockets connect to the loopback interface only; tests marked `hub` are for the open network."""

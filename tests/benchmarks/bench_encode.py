@@ -1,0 +1,136 @@
+"""Encoding speed: sentence-transformers and minisbert in turn, same weights, same dtype, same sentences.
+
+python -m tests.benchmarks.bench_encode --korsts DIR/KorSTS --tokenizers DIR/models --kinds roberta deberta --dtypes float32
+
+Prints sentences per second for every round and, at the end, the ratio of medians: ours against the best batch size of
+sentence-transformers, and against its default (32). `--parts` measures where our time goes.
+"""
+
+import argparse
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+
+from minisbert import SentenceEncoder
+from minisbert.batching import plan_batches
+from minisbert.sentence_encoder import batch_budget
+from tests.benchmarks.models import full_size_folder, korsts_sentences, print_json
+
+DEFAULT_BATCH_SIZE = 32  # of sentence-transformers
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--korsts", type=Path, required=True, help="folder with sts-train.tsv")
+    parser.add_argument("--tokenizers", type=Path, required=True, help="folder with ko-mini-{roberta,bert,deberta}")
+    parser.add_argument("--cache", type=Path, default=Path(tempfile.gettempdir()))
+    parser.add_argument("--kinds", nargs="+", default=["roberta", "bert", "deberta"])
+    parser.add_argument("--dtypes", nargs="+", default=["float32", "bfloat16"])
+    parser.add_argument("--sentences", type=int, default=2000)
+    parser.add_argument("--batch-sizes", nargs="+", type=int, default=[16, 32, 64, 128])
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--compile", action="store_true", help="measure ours compiled too")
+    parser.add_argument("--parts", action="store_true", help="measure what the bare matrix products take")
+    args = parser.parse_args()
+    sentences = korsts_sentences(args.korsts, args.sentences)
+    print_json(device=device_name(args.device), torch=torch.__version__, threads=torch.get_num_threads())
+    for kind in args.kinds:
+        for dtype in args.dtypes:
+            measure(args, kind, getattr(torch, dtype), sentences)
+
+
+def measure(args: argparse.Namespace, kind: str, dtype: torch.dtype, sentences: list[str]) -> None:
+    """Run every contender `rounds` times in turn and print medians and ratios."""
+    from sentence_transformers import SentenceTransformer
+
+    folder = full_size_folder(kind, args.tokenizers, args.cache)
+    ours = SentenceEncoder.from_pretrained(folder, device=args.device, dtype=dtype)
+    theirs = SentenceTransformer(str(folder), device=args.device, model_kwargs={"dtype": dtype})
+    contenders: dict[str, Callable[[list[str]], np.ndarray]] = {"minisbert": ours.encode}
+    if args.compile:
+        compiled = SentenceEncoder.from_pretrained(folder, device=args.device, dtype=dtype)
+        compiled.encoder.compile(dynamic=True)
+        contenders["minisbert compiled"] = compiled.encode
+    for batch_size in args.batch_sizes:
+        contenders[f"sentence-transformers {batch_size}"] = lambda texts, size=batch_size: theirs.encode(
+            texts, batch_size=size, show_progress_bar=False
+        )
+    speeds: dict[str, list[float]] = {name: [] for name in contenders}
+    vectors = {}
+    for encode in contenders.values():  # warm up; for the compiled encoder, compile
+        encode(sentences[:: max(1, len(sentences) // 200)])
+    for _ in range(args.rounds):
+        for name, encode in contenders.items():
+            start = time.perf_counter()
+            vectors[name] = encode(sentences)
+            speeds[name].append(len(sentences) / (time.perf_counter() - start))
+        print(*(f"{name} {values[-1]:.1f}" for name, values in speeds.items()), sep=", ", file=sys.stderr, flush=True)
+    median = {name: statistics.median(values) for name, values in speeds.items()}
+    best = max((name for name in contenders if name.startswith("sentence")), key=median.__getitem__)
+    default = median.get(f"sentence-transformers {DEFAULT_BATCH_SIZE}")
+    for name in ("minisbert", "minisbert compiled"):
+        if name in contenders:
+            print_json(
+                contender=name,
+                model=kind,
+                dtype=str(dtype).removeprefix("torch."),
+                sentences_per_second=round(median[name], 1),
+                best_of_theirs=f"{best}: {median[best]:.1f}",
+                ratio_to_best=round(median[name] / median[best], 2),
+                ratio_to_default=round(median[name] / default, 2) if default else None,
+                largest_difference=float(np.abs(vectors[name] - vectors[best]).max()),
+            )
+    if args.parts:
+        measure_parts(ours, sentences, len(sentences) / median["minisbert"])
+
+
+def measure_parts(model: SentenceEncoder, sentences: list[str], total: float) -> None:
+    """The time of tokenising, and of the matrix products of all linear layers on the same batches."""
+    start = time.perf_counter()
+    tokenized = model.tokenizer(sentences)
+    tokenizing = time.perf_counter() - start
+    layers = [module for module in model.encoder.modules() if isinstance(module, torch.nn.Linear)]
+    plan = plan_batches(tokenized.lengths, *batch_budget(model.device, model.dtype))
+    tokens = [len(rows) * int(tokenized.lengths[rows].max()) for rows in plan]
+    products = 0.0
+    with torch.inference_mode():
+        for count in tokens:
+            inputs = {
+                width: torch.randn(count, width, dtype=model.dtype, device=model.device)
+                for width in {layer.in_features for layer in layers}
+            }
+            start = time.perf_counter()
+            for layer in layers:
+                F.linear(inputs[layer.in_features], layer.weight, layer.bias)
+            if model.device.type == "cuda":
+                torch.cuda.synchronize()
+            products += time.perf_counter() - start
+    print_json(
+        parts="share of our time",
+        tokenizing=round(tokenizing / total, 3),
+        matrix_products=round(products / total, 3),
+        padding=round(1 - len(tokenized.ids) / sum(tokens), 3),
+        batches=len(plan),
+    )
+
+
+def device_name(device: str) -> str:
+    """What a table should call the device."""
+    if device.startswith("cuda"):
+        return torch.cuda.get_device_name(device)
+    for line in Path("/proc/cpuinfo").read_text().splitlines():
+        if line.startswith("model name"):
+            return line.partition(":")[2].strip()
+    return device
+
+
+if __name__ == "__main__":
+    main()

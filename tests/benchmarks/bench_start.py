@@ -1,0 +1,59 @@
+"""Cold start: wall time and peak memory of encoding one sentence, by encode.py and by a two-line script of the peer, in turn.
+
+python -m tests.benchmarks.bench_start MODEL_FOLDER
+"""
+
+import os
+import resource
+import statistics
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from tests.benchmarks.models import print_json
+
+SENTENCE = "한 남자가 음식을 먹는다."
+ROUNDS = 5
+
+
+def main() -> None:
+    folder = sys.argv[1]
+    encode = Path(__file__).parents[2] / "encode.py"
+    theirs = f"from sentence_transformers import SentenceTransformer as S; print(S({folder!r}, device='cpu').encode({SENTENCE!r}))"
+    commands = {
+        "encode.py": [sys.executable, str(encode), "-m", folder, SENTENCE],
+        "sentence-transformers": [sys.executable, "-c", theirs],
+        "import torch": [sys.executable, "-c", "import torch"],
+        "encode.py --help": [sys.executable, str(encode), "--help"],
+    }
+    seconds: dict[str, list[float]] = {name: [] for name in commands}
+    peaks: dict[str, list[float]] = {name: [] for name in commands}
+    for _ in range(ROUNDS):
+        for name, command in commands.items():
+            wall, peak = measure(command)
+            seconds[name].append(wall)
+            peaks[name].append(peak)
+    wall = {name: statistics.median(values) for name, values in seconds.items()}
+    peak = {name: statistics.median(values) for name, values in peaks.items()}
+    for name in commands:
+        print_json(command=name, seconds=round(wall[name], 2), peak_mb=round(peak[name]))
+    print_json(
+        wall_ratio=round(wall["encode.py"] / wall["sentence-transformers"], 3),
+        peak_ratio=round(peak["encode.py"] / peak["sentence-transformers"], 3),
+    )
+
+
+def measure(command: list[str]) -> tuple[float, float]:
+    """Wall seconds and peak resident megabytes of a process."""
+    start = time.perf_counter()
+    process = subprocess.Popen(
+        command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env={**os.environ, "HF_HUB_OFFLINE": "1"}
+    )
+    _, status, usage = os.wait4(process.pid, 0)
+    assert status == 0, command
+    return time.perf_counter() - start, usage.ru_maxrss * resource.getpagesize() / 4096 / 1024
+
+
+if __name__ == "__main__":
+    main()

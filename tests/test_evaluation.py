@@ -1,0 +1,172 @@
+"""Proves the correlations against values worked out by hand and against what must hold for all, and the command."""
+
+import json
+
+import numpy as np
+import pytest
+
+from minisbert import evaluation
+from minisbert.errors import InputError
+from minisbert.evaluation import EmbeddingSimilarityEvaluator, pair_similarities, pearson, ranks, spearman
+from tests.tiny import SENTENCES, tiny_folder, tiny_model
+
+random_numbers = np.random.default_rng(0).standard_normal
+
+
+def test_pearson_worked_out_by_hand():
+    # Deviations (-2, -1, 0, 1, 2) and (-2, 0, -1, 2, 1): 8 / sqrt(10 * 10).
+    assert pearson([1, 2, 3, 4, 5], [1, 3, 2, 5, 4]) == pytest.approx(0.8, abs=1e-15)
+    # Deviations (-1, 0, 1) and (-4, -3, 7): 11 / sqrt(2 * 74).
+    assert pearson([1, 2, 3], [0, 1, 11]) == pytest.approx(11 / 148**0.5, abs=1e-15)
+
+
+def test_spearman_worked_out_by_hand():
+    # Without ties, 1 - 6 (1 + 1 + 4 + 0 + 4) / (5 * 24).
+    assert spearman([10, 20, 30, 40, 50], [2, 1, 5, 4, 3]) == pytest.approx(0.5, abs=1e-15)
+    # Ranks (1.5, 1.5, 3, 4) and (1, 2, 3.5, 3.5): deviations (-1, -1, .5, 1.5), (-1.5, -.5, 1, 1), 4.5 / 4.5.
+    assert spearman([0, 0, 1, 2], [0, 1, 7, 7]) == pytest.approx(4.0 / 4.5, abs=1e-15)
+
+
+def test_ranks_with_ties():
+    assert ranks([3.0, 1.0, 3.0, 2.0, 3.0]).tolist() == [4.0, 1.0, 4.0, 2.0, 4.0]
+    assert ranks([7.0]).tolist() == [1.0]
+    values = random_numbers(100).round(1)
+    assert ranks(values).sum() == 5050
+
+
+def test_pearson_ignores_scale_and_origin():
+    x, y = random_numbers((2, 200))
+    assert pearson(3 * x + 5, 0.1 * y - 7) == pytest.approx(pearson(x, y), abs=1e-12)
+    assert pearson(-x, y) == pytest.approx(-pearson(x, y), abs=1e-15)
+    assert pearson(x, y) == pearson(y, x)
+    assert pearson(x + 1e6, y) == pytest.approx(pearson(x, y), abs=1e-9)
+
+
+def test_spearman_ignores_every_monotone_map():
+    x, y = random_numbers((2, 200))
+    x = x.round(1)  # with ties
+    expected = spearman(x, y)
+    assert spearman(np.exp(x), y**3) == expected
+    assert spearman(-x, y) == pytest.approx(-expected, abs=1e-15)
+
+
+def test_perfect_correlations_are_one_and_constants_have_none():
+    x = random_numbers(1000)
+    assert pearson(x, x) == pytest.approx(1, abs=1e-15)
+    assert -1 <= pearson(x, -x) <= pearson(x, x) <= 1
+    assert np.isnan(pearson([1, 1, 1], [1, 2, 3]))
+    assert np.isnan(spearman([1, 2, 3], [0.1, 0.1, 0.1]))
+
+
+def test_pair_similarities_worked_out_by_hand():
+    a = np.array([[3, 4], [1, 0], [2, 2]], dtype=np.float32)
+    b = np.array([[6, 8], [0, 2], [2, 2]], dtype=np.float32)
+    result = pair_similarities(a, b)
+    np.testing.assert_allclose(result["cosine"], [1, 0, 1], atol=1e-15)
+    np.testing.assert_allclose(result["dot"], [50, 0, 8])
+    np.testing.assert_allclose(result["euclidean"], [-5, -(5**0.5), 0])
+    np.testing.assert_allclose(result["manhattan"], [-7, -3, 0])
+
+
+def test_pairs_of_equal_sentences_tie():
+    vectors = random_numbers((1000, 24)).astype(np.float32)
+    result = pair_similarities(vectors, vectors)
+    assert (result["cosine"] == 1).all()
+    assert (result["euclidean"] == 0).all()
+    assert (result["manhattan"] == 0).all()
+
+
+def test_the_evaluator_gives_eight_numbers():
+    model = tiny_model()
+    pairs = SENTENCES, SENTENCES[::-1], [0.0, 1.5, 2.0, 2.0, 4.0, 5.0]
+    result = EmbeddingSimilarityEvaluator(*pairs, name="sts")(model)
+    assert list(result) == [
+        f"sts_{correlation}_{function}"
+        for function in ("cosine", "euclidean", "manhattan", "dot")
+        for correlation in ("pearson", "spearman")
+    ]
+    a, b = model.encode(pairs[0]), model.encode(pairs[1])
+    cosines = [float(model.similarity(u, v)) for u, v in zip(a, b, strict=True)]
+    assert result["sts_pearson_cosine"] == pytest.approx(pearson(cosines, pairs[2]), abs=1e-2)
+    assert "pearson_cosine" in EmbeddingSimilarityEvaluator(*pairs)(model)
+
+
+@pytest.mark.parametrize("sizes", [(1, 1, 1), (0, 0, 0), (3, 2, 3), (3, 3, 2)])
+def test_columns_must_match(sizes):
+    with pytest.raises(InputError, match="at least two pairs"):
+        EmbeddingSimilarityEvaluator(["밥"] * sizes[0], ["빵"] * sizes[1], [1.0] * sizes[2])
+
+
+HEADER = "genre\tfilename\tyear\tid\tscore\tsentence1\tsentence2\n"
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    return str(tiny_folder(tmp_path_factory.mktemp("모델") / "작은 모델"))
+
+
+@pytest.fixture
+def run(model, capsys, tmp_path):
+    """Runs the command on a KorSTS file of these lines; returns exit code, standard output, standard error."""
+
+    def run(lines, *arguments):
+        data = tmp_path / "sts.tsv"
+        data.write_text(lines, encoding="utf-8")
+        code = evaluation.main(["--model", model, "--data", str(data), "--device", "cpu", *arguments])
+        printed = capsys.readouterr()
+        return code, printed.out, printed.err
+
+    return run
+
+
+def pairs(scores):
+    return HEADER + "".join(f"a\tb\tc\t{row}\t{score}\t{SENTENCES[row]}\t밥\n" for row, score in enumerate(scores))
+
+
+def test_the_command_prints_eight_numbers(run):
+    lines = pairs([0.0, 1.5, 2.2, 3.0, 4.0, 5.0])
+    code, out, err = run(lines)
+    assert (code, err) == (0, "")
+    table = [line.split() for line in out.splitlines()]
+    assert table[0] == ["Pearson", "Spearman"]
+    assert [row[0] for row in table[1:]] == ["cosine", "euclidean", "manhattan", "dot"]
+    code, out, err = run(lines, "--json")
+    numbers = json.loads(out)
+    assert (code, err, len(numbers)) == (0, "", 8)
+    for function, *shown in table[1:]:
+        assert shown == [f"{100 * numbers[f'{correlation}_{function}']:.2f}" for correlation in ("pearson", "spearman")]
+
+
+def test_numbers_that_do_not_exist_are_null_in_json(run):
+    numbers = json.loads(run(pairs([3.0] * 6), "--json")[1])
+    assert set(numbers.values()) == {None}
+
+
+@pytest.mark.parametrize(
+    ("lines", "message"),
+    [
+        (pairs([1.0, "drei", 2.0]), "sts.tsv:3: "),
+        (pairs([1.0, 2.0, 7.0]), "sts.tsv:4: "),
+        (pairs([1.0, "nan"]), "sts.tsv:3: "),
+        (pairs([1.0, 2.0]) + "a\tb\n", "sts.tsv:4: "),
+        ("a\tb\n", "sts.tsv:1: "),
+        ("", "sts.tsv:1: "),
+        (pairs([1.0]), "sts.tsv: 1 pairs"),
+    ],
+)
+def test_bad_files_are_named_with_the_line(run, lines, message):
+    code, out, err = run(lines)
+    assert (code, out) == (2, "")
+    assert err.startswith("evaluation: ")
+    assert message in err
+    assert err.count("\n") == 1
+
+
+def test_other_failures_have_their_exit_codes(run, tmp_path):
+    lines = pairs([1.0, 2.0])
+    code, _, err = run(lines, "--data", str(tmp_path / "없음.tsv"))
+    assert (code, err) == (5, f"evaluation: {tmp_path / '없음.tsv'}: No such file or directory\n")
+    assert run(lines, "--model", str(tmp_path))[0] == 3
+    assert run(lines, "--device", "nonsense")[0] == 2
+    with pytest.raises(SystemExit, match="2"):
+        run(lines, "--nonsense")
