@@ -5,7 +5,6 @@ was saved: both are reset here. Folders older than that file hold vocab.txt, fro
 BERT is built (Devlin et al. 2018; Schuster & Nakajima 2012). Axis letters: see layers.py.
 """
 
-import base64
 import re
 import unicodedata
 from collections.abc import Mapping, Sequence
@@ -20,12 +19,10 @@ from torch import Tensor
 
 from minisbert.errors import InputError, ModelError
 from minisbert.files import one_line, parse_json_object
+from minisbert.tokenizer_checks import check_steps
 
 # What the tokenizer returns for a text is some hundred times its ids; they are copied out in blocks.
 TEXTS_AT_ONCE = 4096
-# A pattern in a tokenizer.json may be one character or class, perhaps repeated: the published tokenizers need no more
-# (spaces that are made one), and nothing in it can backtrack.
-HARMLESS_PATTERN = re.compile(r"(?:[^\\^$.|?*+()\[\]{}]|\\[nrstdw]|\[[^\[\]]+\])(?:\+|\{\d{1,3},\})?")
 CHARACTERS_PER_TOKEN = 8  # so many are enough for most texts: 2 are usual in Korean, 5 in English
 BRACKETED = re.compile(r"\[\S{1,30}\]|<\S{1,30}>")  # special tokens such as [MASK] or <mask>
 UNKNOWN_TEXT = "\U00013000"  # an Egyptian hieroglyph: most vocabularies do not have it
@@ -201,7 +198,7 @@ def load_backend(files: Mapping[str, bytes], segments_of_pairs: bool) -> tokeniz
 def _from_json(data: bytes) -> tokenizers.Tokenizer:
     """The tokenizer that tokenizer.json describes, with truncation and padding off."""
     description = parse_json_object(data, "tokenizer.json")
-    _check_steps([description.get(step) for step in ("normalizer", "pre_tokenizer", "post_processor", "decoder")])
+    check_steps([description.get(step) for step in ("normalizer", "pre_tokenizer", "post_processor", "decoder")])
     try:
         tokenizer = tokenizers.Tokenizer.from_buffer(data)
         tokenizer.no_truncation()
@@ -210,63 +207,6 @@ def _from_json(data: bytes) -> tokenizers.Tokenizer:
     except Exception as error:  # the package raises bare Exception
         raise ModelError(f"tokenizer.json: not a tokenizer: {one_line(error)}") from None
     return tokenizer
-
-
-def _check_steps(steps: list[Any]) -> None:
-    """Refuse what makes the package panic or run forever, which no `except` could end."""
-    while steps:
-        step = steps.pop()
-        if isinstance(step, list):
-            steps += step
-        if not isinstance(step, dict):
-            continue
-        steps += step.values()
-        pattern, charsmap = step.get("Regex"), step.get("precompiled_charsmap")
-        if isinstance(pattern, str) and not HARMLESS_PATTERN.fullmatch(pattern):
-            raise ModelError(f"tokenizer.json: the pattern {pattern!r:.80} is not supported: it could run forever")
-        if step.get("type") == "Precompiled" and not (isinstance(charsmap, str) and _is_sound(charsmap)):
-            raise ModelError("tokenizer.json: its precompiled_charsmap is damaged")
-        if step.get("type") == "FixedLength":
-            raise ModelError("tokenizer.json: the pre-tokenizer FixedLength is not supported")
-        if step.get("type") == "TemplateProcessing" and not _is_complete(step):
-            raise ModelError("tokenizer.json: its TemplateProcessing is damaged")
-
-
-def _is_complete(template: Mapping[str, Any]) -> bool:
-    """Whether the special tokens around a text are all told, and the text is there once."""
-    try:
-        pieces = [*template["single"], *template["pair"]]
-        names = [piece["SpecialToken"]["id"] for piece in pieces if "SpecialToken" in piece]
-        known = all(name in template["special_tokens"] for name in names)
-        return known and sum("Sequence" in piece for piece in template["single"]) == 1
-    except (KeyError, TypeError):
-        return False
-
-
-def _is_sound(charsmap: str) -> bool:
-    """Whether no text can lead out of the table of replacements that SentencePiece compiles.
-
-    The table is a trie over UTF-8 bytes, a "double array" of 32-bit units (github.com/s-yata/darts-clone), then all
-    replacements, each ended by a zero byte. The child of the unit at i for byte b is at i ^ offset ^ b; the unit at
-    i ^ offset is the leaf, if there is one, and says where the replacement begins.
-    """
-    try:
-        data = base64.b64decode(charsmap, validate=True)
-        size = int.from_bytes(data[:4], "little")
-        units = np.frombuffer(data, "<u4", count=size // 4, offset=4).astype(np.int64)
-        replacements = np.frombuffer(data[4 + size :].decode("utf-8").encode("utf-8"), np.uint8)
-    except ValueError:  # not base64, cut off, not UTF-8
-        return False
-    if not 0 < size < len(data) - 4 or size % 1024 or replacements[-1]:
-        return False
-    offsets = units >> 10 << (units >> 9 & 1) * 8
-    children = np.arange(len(units)) ^ offsets
-    inner = units < 1 << 31  # others are leaves, which no byte leads to
-    inner[0] = True  # the root
-    if ((children[inner] | 255) >= len(units)).any():
-        return False
-    starts = units[children[inner & (units >> 8 & 1 == 1)]] & (1 << 31) - 1
-    return bool((starts < len(replacements)).all() and not replacements[starts[starts > 0] - 1].any())
 
 
 def _word_piece(vocabulary: bytes, settings: Mapping[str, Any], segments_of_pairs: bool) -> tokenizers.Tokenizer:

@@ -16,7 +16,7 @@ ORDER = (
     "errors",
     "layers pooling similarity batching display losses optim",
     "config files text_input",
-    "bert roberta deberta_v2",
+    "bert roberta deberta_v2 tokenizer_checks",
     "tokenization checkpoint folder vector_output data training_log training_state",
     "hub corpora",
     "sentence_encoder",

@@ -20,7 +20,10 @@ ROUNDS = 5
 def main() -> None:
     folder = sys.argv[1]
     encode = Path(__file__).parents[2] / "encode.py"
-    theirs = f"from sentence_transformers import SentenceTransformer as S; print(S({folder!r}, device='cpu').encode({SENTENCE!r}))"
+    theirs = (
+        "from sentence_transformers import SentenceTransformer\n"
+        f"print(SentenceTransformer({folder!r}, device='cpu').encode({SENTENCE!r}))"
+    )
     commands = {
         "encode.py": [sys.executable, str(encode), "-m", folder, SENTENCE],
         "sentence-transformers": [sys.executable, "-c", theirs],
