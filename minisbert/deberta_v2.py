@@ -29,7 +29,7 @@ from torch import Tensor, nn
 
 from minisbert.config import LARGEST_WIDTH, Fields, choice, encoder_fields, flag, integer, require
 from minisbert.errors import ModelError
-from minisbert.layers import FeedForward
+from minisbert.layers import FeedForward, Linear
 
 
 @dataclass(frozen=True)
@@ -169,13 +169,13 @@ class DisentangledAttention(nn.Module):
         self.scale = (D // self.heads * (1 + len(self.terms))) ** -0.5
         self.attention_dropout = config.attention_probs_dropout_prob
         self.relative_dropout = nn.Dropout(config.hidden_dropout_prob)
-        self.query = nn.Linear(D, D)
-        self.key = nn.Linear(D, D)
-        self.value = nn.Linear(D, D)
-        self.output = nn.Linear(D, D)
+        self.query = Linear(D, D)
+        self.key = Linear(D, D)
+        self.value = Linear(D, D)
+        self.output = Linear(D, D)
         own_projections = self.terms if config.relative_attention and not config.share_att_key else frozenset()
-        self.relative_key = nn.Linear(D, D) if "c2p" in own_projections else None
-        self.relative_query = nn.Linear(D, D) if "p2c" in own_projections else None
+        self.relative_key = Linear(D, D) if "c2p" in own_projections else None
+        self.relative_query = Linear(D, D) if "p2c" in own_projections else None
 
     def forward(self, x: Tensor, attention_mask: Tensor | None, table: Tensor | None, rows: Tensor | None) -> Tensor:
         """Let every token gather from all real tokens of its text.

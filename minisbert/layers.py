@@ -32,6 +32,25 @@ ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
 }
 
 
+# x86 processors before 2020 or so have no bfloat16 instructions, and the library then works them out one by one.
+EMULATES_BFLOAT16 = (
+    torch.backends.cpu.get_cpu_capability().startswith("AVX") and not torch.cpu._is_avx512_bf16_supported()
+)
+
+
+class Linear(nn.Linear):
+    """y = x Wᵀ + b. Where a CPU would emulate bfloat16, the product is taken in float32, four times as fast.
+
+    The result is the same up to the last digit of bfloat16: products are added up in float32 and rounded once either way.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (..., in_features) to (..., out_features)."""
+        if EMULATES_BFLOAT16 and x.dtype == torch.bfloat16 and x.device.type == "cpu":
+            return F.linear(x.float(), self.weight.float(), self.bias.float()).bfloat16()
+        return super().forward(x)
+
+
 class MultiHeadAttention(nn.Module):
     """Scaled dot-product self-attention with H heads (Vaswani et al. 2017, section 3.2)."""
 
@@ -39,10 +58,10 @@ class MultiHeadAttention(nn.Module):
         super().__init__()
         self.heads = heads
         self.dropout = dropout
-        self.query = nn.Linear(width, width)
-        self.key = nn.Linear(width, width)
-        self.value = nn.Linear(width, width)
-        self.output = nn.Linear(width, width)
+        self.query = Linear(width, width)
+        self.key = Linear(width, width)
+        self.value = Linear(width, width)
+        self.output = Linear(width, width)
 
     def forward(self, x: Tensor, attention_mask: Tensor | None) -> Tensor:
         """Let every token gather from all real tokens of its text.
@@ -69,8 +88,8 @@ class FeedForward(nn.Module):
 
     def __init__(self, width: int, feed_forward_width: int, activation: str) -> None:
         super().__init__()
-        self.expand = nn.Linear(width, feed_forward_width)
-        self.contract = nn.Linear(feed_forward_width, width)
+        self.expand = Linear(width, feed_forward_width)
+        self.contract = Linear(feed_forward_width, width)
         self.activation = ACTIVATIONS[activation]
 
     def forward(self, x: Tensor) -> Tensor:

@@ -12,6 +12,7 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file
 
+from minisbert import layers
 from minisbert.errors import ModelError
 from minisbert.sentence_encoder import FAMILIES
 from tests.comparison import CASES, GOLDEN_CASES, compare, ragged_batch
@@ -164,3 +165,14 @@ def test_cases_are_accepted(case):
 def test_what_is_not_supported_is_refused_by_name(model_type, name, value):
     with pytest.raises(ModelError, match=name):
         FAMILIES[model_type].read_config({**CONFIGS[model_type], name: value})
+
+
+@pytest.mark.parametrize("emulated", [False, True])
+def test_linear_in_bfloat16(emulated, monkeypatch):
+    monkeypatch.setattr(layers, "EMULATES_BFLOAT16", emulated)
+    torch.manual_seed(0)
+    linear, x = layers.Linear(64, 32).bfloat16(), torch.randn(5, 64).bfloat16()
+    found = linear(x)
+    assert found.dtype == torch.bfloat16
+    exact = torch.nn.functional.linear(x.double(), linear.weight.double(), linear.bias.double())
+    torch.testing.assert_close(found.double(), exact, atol=0.01, rtol=0.01)
