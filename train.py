@@ -14,6 +14,7 @@ one that is a wrong answer, perhaps "score" (0 to 5) or "label" (the cosine to r
 import argparse
 import contextlib
 import dataclasses
+import math
 import os
 import signal
 import sys
@@ -21,46 +22,82 @@ import time
 import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from minisbert.errors import FILE_SYSTEM_EXIT_CODE, InputError, MinisbertError
 from minisbert.recipes import RECIPES, Recipe, Task, describe_recipes
 
 if TYPE_CHECKING:
-    from minisbert.data import Example
+    from minisbert.data import BadRow, Example
     from minisbert.evaluation import EmbeddingSimilarityEvaluator
     from minisbert.model_card import TrainingSet
     from minisbert.training import Objective
     from minisbert.training_log import StepReport
 
+    Examples = dict[str, tuple[list[Example], list[Path]]]  # by the data of a task, with the files they come from
+
 DATA_CACHE = Path(__file__).resolve().parent / "weights" / "data"
 
 OWN_SEED = 42
+TERMINATED = 143  # exit code: 128 + the number of the signal
+SAME_SIGNAL = 1.0  # seconds; torchrun passes on to its processes what the terminal has sent them already
+
+# The least and the largest value of every number on the command line.
+LIMITS = {
+    "epochs": (1, math.inf),
+    "batch_size": (1, math.inf),
+    "nli_batch_size": (1, math.inf),
+    "sts_batch_size": (1, math.inf),
+    "lr": (1e-12, 1),
+    "warmup_ratio": (0, 1),
+    "warmup_steps": (0, math.inf),
+    "weight_decay": (0, 1),
+    "max_grad_norm": (1e-6, math.inf),
+    "evaluation_steps": (0, math.inf),
+    "max_steps": (1, math.inf),
+    "seed": (0, math.inf),
+    "checkpoint_steps": (0, math.inf),
+    "max_length": (1, math.inf),
+}
 
 
 class Stop:
-    """Notes SIGINT and SIGTERM, for the loop to stop after a checkpoint; a second one stops at once."""
+    """What SIGINT and SIGTERM do: end the program or, while it trains, stop it after a checkpoint; a second one kills."""
 
     def __init__(self) -> None:
         self.exit_code = 0
-        signal.signal(signal.SIGINT, self._note)
-        signal.signal(signal.SIGTERM, self._note)
+        self.training = False
+        self.since = 0.0
+        signal.signal(signal.SIGINT, self._arrived)
+        signal.signal(signal.SIGTERM, self._arrived)
 
     def __call__(self) -> bool:
         """Whether one has arrived."""
         return self.exit_code != 0
 
-    def _note(self, number: int, _frame: object) -> None:
+    def _arrived(self, number: int, _frame: object) -> None:
         if self.exit_code:
-            os._exit(self.exit_code)
-        self.exit_code = 128 + number
+            if time.monotonic() - self.since > SAME_SIGNAL:
+                os._exit(self.exit_code)
+            return
+        self.exit_code, self.since = 128 + number, time.monotonic()
+        if not self.training:
+            raise KeyboardInterrupt
         _say("stopping after this step; once more to stop at once")
+
+
+class OneLineParser(argparse.ArgumentParser):
+    """Reports bad usage in one line, as every other failure."""
+
+    def error(self, message: str) -> NoReturn:
+        """End with exit code 2."""
+        self.exit(InputError.exit_code, f"{self.prog}: {message} (see --help)\n")
 
 
 def build_parser() -> argparse.ArgumentParser:
     """The command line."""
     summary, _, rest = (__doc__ or "").partition("\n\n")
-    parser = argparse.ArgumentParser(
+    parser = OneLineParser(
         prog="train.py", description=summary, epilog=rest, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     add = parser.add_argument
@@ -77,105 +114,129 @@ def build_parser() -> argparse.ArgumentParser:
     add("-o", "--output", type=Path, metavar="DIR", help="folder for the model")
     add("--dev", type=Path, metavar="FILE", help="scored pairs to pick the best model by (default: KorSTS sts-dev)")
     add("--test", type=Path, metavar="FILE", help="scored pairs for the final score (default: KorSTS sts-test)")
-    add("--epochs", type=_positive, metavar="N")
-    add("--batch-size", type=_positive, metavar="N", help="of your own data (default: 16)")
-    add("--nli-batch-size", type=_positive, metavar="N", help="of a recipe's ranking data")
-    add("--sts-batch-size", type=_positive, metavar="N", help="of a recipe's scored pairs")
+    add("--epochs", type=int, metavar="N", help="times to go through the data")
+    add("--batch-size", type=int, metavar="N", help="of your own data (default: 16)")
+    add("--nli-batch-size", type=int, metavar="N", help="of a recipe's ranking data")
+    add("--sts-batch-size", type=int, metavar="N", help="of a recipe's scored pairs")
     add("--lr", type=float, metavar="X", help="largest learning rate")
     warmup = parser.add_mutually_exclusive_group()
     warmup.add_argument("--warmup-ratio", type=float, metavar="X", help="share of all steps on which the rate goes up")
     warmup.add_argument("--warmup-steps", type=int, metavar="N", help="steps on which the rate goes up")
-    add("--weight-decay", type=float, metavar="X")
+    add("--weight-decay", type=float, metavar="X", help="share of the learning rate by which weights shrink in a step")
     add("--max-grad-norm", type=float, metavar="X", help="longer gradients are shortened to this length")
     add("--evaluation-steps", type=int, default=1000, metavar="N", help="evaluate every N steps (default: 1000)")
-    add("--max-steps", type=_positive, metavar="N", help="stop after N steps")
-    add("--seed", type=int, metavar="N")
+    add("--max-steps", type=int, metavar="N", help="stop after N steps")
+    add("--seed", type=int, metavar="N", help="of triplets, batches and dropout")
     add("--matryoshka-dims", metavar="A,B,..", help="train the first A, B, .. columns of the vectors too")
     add(
         "--checkpoint-steps", type=int, default=500, metavar="N", help="write a checkpoint every N steps (default: 500)"
     )
-    add("--resume", action="store_true", help="go on from the last checkpoint in the output folder")
+    again = parser.add_mutually_exclusive_group()
+    again.add_argument("--resume", action="store_true", help="go on from the last checkpoint in the output folder")
+    again.add_argument("--overwrite", action="store_true", help="train into a folder that holds something already")
     add("--device", metavar="D", help="cpu, cuda, cuda:1, ... (default: cuda if there is one)")
     add("--dtype", choices=("float32", "bfloat16"), default="float32", help="of matrix products; weights stay float32")
     add("--recompute", action="store_true", help="keep no activations: less memory, more time")
-    add("--max-length", type=_positive, metavar="N", help="cut texts to N tokens")
+    add("--max-length", type=int, metavar="N", help="cut texts to N tokens")
     add("--skip-bad", action="store_true", help="leave out bad rows of the data and count them")
-    add("--overwrite", action="store_true", help="train into a folder that holds something already")
     add("--quiet", action="store_true", help="no progress bar")
     return parser
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code."""
-    parser = build_parser()
-    args = parser.parse_args(argv)
+    args = build_parser().parse_args(argv)
     if args.list_recipes:
         print(describe_recipes())
         return 0
-    warnings.showwarning = lambda message, *_: _say(f"note: {message}")
-    warnings.simplefilter("always", UserWarning)
-    from minisbert.training import Stopped
-
     stop = Stop()
-    try:
-        run(args, stop)
-        return 0
-    except MinisbertError as error:
-        _say(str(error))
-        return error.exit_code
-    except OSError as error:
-        _say(f"{error.filename or 'file system'}: {error.strerror or error}")
-        return FILE_SYSTEM_EXIT_CODE
-    except Stopped:
-        _say(f"stopped; go on with the same command and --resume (a checkpoint is in {args.output})")
-        return stop.exit_code
+    with warnings.catch_warnings():
+        warnings.showwarning = lambda message, *_: _say(f"note: {message}")
+        warnings.simplefilter("default", UserWarning)  # says everything once
+        try:
+            return run(args, stop)
+        except MinisbertError as error:
+            _say(str(error), everywhere=True)
+            return error.exit_code
+        except OSError as error:
+            _say(f"{error.filename}: {error.strerror}" if error.filename else str(error), everywhere=True)
+            return FILE_SYSTEM_EXIT_CODE
+        except KeyboardInterrupt:
+            _say("stopped")
+            return stop.exit_code
 
 
-def run(args: argparse.Namespace, stop: Stop) -> None:
+def run(args: argparse.Namespace, stop: Stop) -> int:
     """Do what the arguments say; errors are raised."""
+    check_numbers(args)
     recipe = choose_recipe(args)
     check_output(args)
     import torch
 
-    from minisbert import SentenceEncoder
-    from minisbert.training import fit, is_main_process
+    from minisbert import SentenceEncoder, mini
+    from minisbert.training import Stopped, fit, is_main_process
 
     with processes(args) as device:
         examples, dev, test = load_data(args, recipe)
         objectives, sets = build_objectives(recipe, examples)
-        assert recipe.base is not None
-        model = SentenceEncoder.from_pretrained(recipe.base, device=device, max_seq_length=args.max_length)
-        model.max_seq_length = min(recipe.max_seq_length, model.encoder.config.longest_text)
+        if recipe.base is None:
+            assert recipe.model_type is not None
+            model = mini.new_model(recipe.model_type, args.data, recipe.seed).to(device or "cpu")
+        else:
+            model = SentenceEncoder.from_pretrained(recipe.base, device=device, max_seq_length=args.max_length)
+        if recipe.max_seq_length is not None:
+            model.max_seq_length = min(recipe.max_seq_length, model.longest_text)
+        if max(recipe.matryoshka_dims, default=0) > model.embedding_dimension:
+            raise InputError(f"--matryoshka-dims: the model's vectors have only {model.embedding_dimension} columns")
         steps = min(len(objective.batches) for objective in objectives) * recipe.epochs
         steps = min(steps, args.max_steps or steps)
-        warmup = int(recipe.warmup * steps) if isinstance(recipe.warmup, float) else recipe.warmup
+        # Rounded up, as the scripts that the models were trained with do.
+        warmup = math.ceil(steps * recipe.warmup) if isinstance(recipe.warmup, float) else recipe.warmup
         start = time.time()
-        with progress(args, steps) as on_step:
-            fit(
-                model,
-                objectives,
-                recipe.epochs,
-                learning_rate=recipe.learning_rate,
-                warmup_steps=warmup,
-                weight_decay=recipe.weight_decay,
-                max_grad_norm=recipe.max_grad_norm,
-                evaluator=dev,
-                evaluation_steps=args.evaluation_steps,
-                output=args.output,
-                checkpoint_steps=args.checkpoint_steps,
-                resume=args.resume,
-                seed=recipe.seed,
-                max_steps=args.max_steps,
-                optimizer=recipe.optimizer,
-                eps=recipe.eps,
-                autocast=torch.bfloat16 if args.dtype == "bfloat16" else None,
-                recompute_activations=args.recompute,
-                on_step=on_step,
-                on_evaluation=lambda step, result: _say(f"step {step}: {_scores(result)}"),
-                should_stop=stop,
-            )
+        stop.training = True
+        try:
+            with progress(args, steps) as on_step:
+                fit(
+                    model,
+                    objectives,
+                    recipe.epochs,
+                    learning_rate=recipe.learning_rate,
+                    warmup_steps=warmup,
+                    weight_decay=recipe.weight_decay,
+                    max_grad_norm=recipe.max_grad_norm,
+                    evaluator=dev,
+                    evaluation_steps=args.evaluation_steps,
+                    output=args.output,
+                    checkpoint_steps=args.checkpoint_steps,
+                    resume=args.resume,
+                    seed=recipe.seed,
+                    max_steps=args.max_steps,
+                    optimizer=recipe.optimizer,
+                    eps=recipe.eps,
+                    autocast=torch.bfloat16 if args.dtype == "bfloat16" else None,
+                    recompute_activations=args.recompute,
+                    on_step=on_step,
+                    on_evaluation=lambda step, result: _say(f"step {step}: {_scores(result)}"),
+                    should_stop=stop,
+                )
+        except Stopped:
+            _say(f"stopped; go on with the same command and --resume (a checkpoint is in {args.output})")
+            return stop.exit_code or TERMINATED  # of another process
+        finally:
+            stop.training = False
         if is_main_process():
             finish(args, recipe, sets, test, time.time() - start)
+    return 0
+
+
+def check_numbers(args: argparse.Namespace) -> None:
+    """Refuse numbers that make no sense."""
+    for name, (least, most) in LIMITS.items():
+        value = getattr(args, name)
+        if value is not None and not least <= value <= most:  # NaN too
+            option = "--" + name.replace("_", "-")
+            expected = f"at least {least:g}" if most == math.inf else f"from {least:g} to {most:g}"
+            raise InputError(f"{option} must be {expected}, found {value}")
 
 
 def choose_recipe(args: argparse.Namespace) -> Recipe:
@@ -187,12 +248,23 @@ def choose_recipe(args: argparse.Namespace) -> Recipe:
     else:
         if args.loss is None or args.model is None:
             raise InputError("--train needs --loss and --model")
-        recipe = Recipe("own", args.model, (Task("own", args.loss, 16),), 1, 0.1, OWN_SEED, optimizer="adamw", eps=1e-8)
+        task = Task("own", args.loss, 16)
+        recipe = Recipe("own", args.model, (task,), 1, 0.1, OWN_SEED, optimizer="adamw", eps=1e-8, max_seq_length=None)
     owns_data = any(task.data == "own" for task in recipe.tasks)
     if owns_data != (args.train is not None):
         raise InputError(
             f"the recipe {recipe.name} {'needs' if owns_data else 'has its own data, it takes no'} --train FILE"
         )
+    for option, value, data in (
+        ("--loss", args.loss, "own"),
+        ("--batch-size", args.batch_size, "own"),
+        ("--nli-batch-size", args.nli_batch_size, "nli"),
+        ("--sts-batch-size", args.sts_batch_size, "sts"),
+    ):
+        if value is not None and all(task.data != data for task in recipe.tasks):
+            raise InputError(f"{option} has no meaning for the recipe {recipe.name}: it has no {data} data")
+    if owns_data and args.data is not None:
+        raise InputError("--data is for recipes with data of their own; give --train FILE alone")
     sizes = {"own": args.batch_size, "nli": args.nli_batch_size, "sts": args.sts_batch_size}
     tasks = tuple(
         dataclasses.replace(task, batch_size=sizes.get(task.data) or task.batch_size, loss=args.loss or task.loss)
@@ -218,12 +290,17 @@ def choose_recipe(args: argparse.Namespace) -> Recipe:
 
 def check_output(args: argparse.Namespace) -> None:
     """Choose the output folder and refuse one that is in use."""
+    from minisbert.training_log import METRICS
+
     args.output = args.output or Path(__file__).resolve().parent / "weights" / (args.recipe or "own")
     if args.output.exists() and not args.output.is_dir():
         raise InputError(f"{args.output}: a file; name a folder")
-    if args.output.exists() and any(args.output.iterdir()) and not (args.resume or args.overwrite):
-        raise InputError(f"{args.output}: not empty; pass --resume to go on, or --overwrite to train anew into it")
     args.output.mkdir(parents=True, exist_ok=True)
+    if any(args.output.iterdir()):
+        if args.resume and not (args.output / METRICS).exists():
+            raise InputError(f"{args.output}: no training run was here to go on with; name another folder")
+        if not (args.resume or args.overwrite):
+            raise InputError(f"{args.output}: not empty; pass --resume to go on, or --overwrite to train anew into it")
 
 
 @contextlib.contextmanager
@@ -239,36 +316,61 @@ def processes(args: argparse.Namespace) -> Iterator["str | None"]:
     distributed.init_process_group("nccl" if device.startswith("cuda") else "gloo")
     try:
         yield device
+    except RuntimeError as error:
+        if isinstance(error, distributed.DistError) or "gloo" in str(error):
+            raise ConnectionError("another process of this run has ended; see what it said") from None
+        raise
     finally:
         distributed.destroy_process_group()
 
 
 def load_data(
     args: argparse.Namespace, recipe: Recipe
-) -> "tuple[dict[str, tuple[list[Example], list[Path]]], EmbeddingSimilarityEvaluator | None, Path | None]":
-    """The examples of every task with the files they come from, the evaluator for development, and the file of the test."""
-    from minisbert import corpora
-    from minisbert.data import read_examples, read_sts
-    from minisbert.evaluation import EmbeddingSimilarityEvaluator
+) -> "tuple[Examples, EmbeddingSimilarityEvaluator | None, EmbeddingSimilarityEvaluator | None]":
+    """The examples of every task with the files they come from, and the evaluators for development and for the test."""
+    from minisbert import corpora, mini
+    from minisbert.data import read_examples
 
     bad_rows: list[InputError] = []
-    on_bad_row = bad_rows.append if args.skip_bad else None
+
+    def on_bad_row(error: InputError) -> None:
+        if not args.skip_bad:
+            raise InputError(f"{error}; correct it, or pass --skip-bad to leave such rows out")
+        bad_rows.append(error)
+
     examples = {}
     dev, test = args.dev, args.test
     if args.train is not None:
         examples["own"] = (read_examples(args.train, on_bad_row), [args.train])
     else:
+        if recipe.model_type is not None and args.data is None:
+            raise InputError(f"the recipe {recipe.name} needs --data DIR with the folders that minisbert/mini.py names")
         folder = download_data(recipe) if args.data is None else corpora.find_kor_nlu(args.data)
         dev, test = dev or folder / corpora.STS_DEV.path, test or folder / corpora.STS_TEST.path
         for task in recipe.tasks:
-            if task.data == "nli":
+            if recipe.model_type is not None:
+                examples[task.data] = mini.load_examples(args.data, task.data, recipe.seed)
+            elif task.data == "nli":
                 examples["nli"] = corpora.load_nli(folder, recipe.seed, on_bad_row, lambda text: _say(f"note: {text}"))
             elif task.data == "sts":
                 examples["sts"] = corpora.load_sts(folder, on_bad_row)
-    evaluator = None if dev is None else EmbeddingSimilarityEvaluator(*read_sts(dev, on_bad_row), name=Path(dev).stem)
+    evaluators = build_evaluator(dev, on_bad_row), build_evaluator(test, on_bad_row)
     if bad_rows:
         _say(f"note: {len(bad_rows)} bad rows left out, the first: {bad_rows[0]}")
-    return examples, evaluator, test
+    return examples, *evaluators
+
+
+def build_evaluator(path: Path | None, on_bad_row: "BadRow") -> "EmbeddingSimilarityEvaluator | None":
+    """What measures a model on a file of scored pairs, if there is one."""
+    from minisbert.data import read_sts
+    from minisbert.evaluation import EmbeddingSimilarityEvaluator
+
+    if path is None:
+        return None
+    sentences1, sentences2, scores = read_sts(path, on_bad_row)
+    if len(scores) < 2:
+        raise InputError(f"{path}: {len(scores)} scored pairs, but at least 2 are needed to correlate")
+    return EmbeddingSimilarityEvaluator(sentences1, sentences2, scores, path.stem)
 
 
 def download_data(recipe: Recipe) -> Path:
@@ -297,11 +399,9 @@ def download_data(recipe: Recipe) -> Path:
     return DATA_CACHE
 
 
-def build_objectives(
-    recipe: Recipe, examples: "dict[str, tuple[list[Example], list[Path]]]"
-) -> "tuple[list[Objective], list[TrainingSet]]":
+def build_objectives(recipe: Recipe, examples: "Examples") -> "tuple[list[Objective], list[TrainingSet]]":
     """Batches and a loss for every task, and what the model card says about them."""
-    from minisbert.data import NoDuplicatesBatches, ShuffledBatches
+    from minisbert.data import Example, NoDuplicatesBatches, ShuffledBatches
     from minisbert.losses import CosineSimilarityLoss, Loss, MatryoshkaLoss, MultipleNegativesRankingLoss
     from minisbert.model_card import TrainingSet
     from minisbert.training import Batches, Objective
@@ -318,6 +418,12 @@ def build_objectives(
                 )
             loss, batches = CosineSimilarityLoss(), ShuffledBatches(rows, task.batch_size, recipe.seed)
         else:
+            if any(row.label not in (None, 1.0) for row in rows):
+                raise InputError(
+                    f"{paths[0]}: --loss mnrl takes the texts of every row to belong together; leave out the rows with "
+                    "a lower score or label, or use --loss cosine"
+                )
+            rows = [Example(row.texts) for row in rows]
             loss, batches = MultipleNegativesRankingLoss(), NoDuplicatesBatches(rows, task.batch_size, recipe.seed)
         if len(batches) == 0:
             raise InputError(
@@ -352,27 +458,34 @@ def progress(args: argparse.Namespace, steps: int) -> "Iterator[Any]":
 
 
 def finish(
-    args: argparse.Namespace, recipe: Recipe, sets: "list[TrainingSet]", test: Path | None, seconds: float
+    args: argparse.Namespace,
+    recipe: Recipe,
+    sets: "list[TrainingSet]",
+    test: "EmbeddingSimilarityEvaluator | None",
+    seconds: float,
 ) -> None:
     """Measure what was kept, and write the model card and training.json beside it."""
+    import torch
+
     from minisbert import SentenceEncoder
     from minisbert.corpora import git_hash
-    from minisbert.data import read_sts
-    from minisbert.evaluation import EmbeddingSimilarityEvaluator
     from minisbert.files import write_json
     from minisbert.model_card import versions, write_model_card
 
     model = SentenceEncoder.from_pretrained(args.output, device=args.device)
+    if recipe.base is None:  # small on purpose: half precision halves the file, and rounds no score visibly
+        model.to(torch.float16).save_pretrained(args.output)
+        model.float()
     scores = {}
     if test is not None:
-        scores = EmbeddingSimilarityEvaluator(*read_sts(test), name=Path(test).stem)(model)
+        scores = test(model)
         _say(f"test: {_scores(scores)}")
     record = {
         "recipe": dataclasses.asdict(recipe),
         "flags": {name: str(value) for name, value in vars(args).items() if value not in (None, False)},
         "overridden": overridden(recipe),
         "data": {str(path.name): {"git_hash": git_hash(path)} for each in sets for path in each.paths},
-        "scores": scores,
+        "scores": {name: None if math.isnan(value) else value for name, value in scores.items()},  # JSON has no NaN
         "seconds": round(seconds, 1),
         "versions": versions(),
     }
@@ -400,22 +513,16 @@ def _scores(result: dict[str, float]) -> str:
 
 
 def _dims(text: str) -> tuple[int, ...]:
-    try:
-        return tuple(int(part) for part in text.split(","))
-    except ValueError:
-        raise InputError(f"--matryoshka-dims {text}: expected whole numbers with commas, such as 768,256,64") from None
+    if not all(part.isascii() and part.isdigit() and int(part) for part in text.split(",")):
+        raise InputError(f"--matryoshka-dims {text}: expected whole numbers with commas, such as 768,256,64")
+    return tuple(int(part) for part in text.split(","))
 
 
-def _positive(text: str) -> int:
-    number = int(text)
-    if number < 1:
-        raise ValueError
-    return number
-
-
-def _say(message: str) -> None:
-    if os.environ.get("RANK", "0") == "0":
-        print(f"train.py: {message}", file=sys.stderr, flush=True)
+def _say(message: str, everywhere: bool = False) -> None:
+    """Tell the user; of several processes only the first one does, but for what may have befallen one alone."""
+    rank = os.environ.get("RANK", "0")
+    if rank == "0" or everywhere:
+        print(f"train.py: {message}" if rank == "0" else f"train.py: process {rank}: {message}", file=sys.stderr)
 
 
 if __name__ == "__main__":

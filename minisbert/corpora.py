@@ -6,7 +6,10 @@ not fetched again. A broken download goes on where it stopped.
 
 import functools
 import hashlib
+import http.client
 import os
+import ssl
+import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable
@@ -20,7 +23,16 @@ REPOSITORY = "https://raw.githubusercontent.com/kakaobrain/kor-nlu-datasets"
 COMMIT = "0df0fe7"
 TIMEOUT = 30.0  # seconds without a byte
 ATTEMPTS = 5
+PAUSE = 1.0  # seconds after the first failure, twice as long after each further one
 BLOCK = 1 << 16  # bytes
+BROKEN_CONNECTION = (
+    urllib.error.URLError,
+    http.client.HTTPException,
+    ssl.SSLError,
+    TimeoutError,
+    ConnectionError,
+    EOFError,
+)
 
 
 class CorpusFile(NamedTuple):
@@ -110,11 +122,12 @@ def download(
                     raise HubError(
                         f"{file.path}: the server answers {error.code}; download it by hand, use --data"
                     ) from None
-            except (urllib.error.URLError, TimeoutError, ConnectionError, EOFError):
+            except BROKEN_CONNECTION:
                 if attempt == ATTEMPTS:
                     raise HubError(
                         f"{file.path}: cannot be downloaded; see to the network, or use --data DIR"
                     ) from None
+            time.sleep(PAUSE * 2 ** (attempt - 1))
         if git_hash(part) != file.sha1:
             part.unlink()
             raise HubError(
@@ -130,12 +143,14 @@ def _fetch(address: str, part: Path, on_bytes: Callable[[int, int], None]) -> No
     try:
         answer = urllib.request.urlopen(request, timeout=TIMEOUT)
     except urllib.error.HTTPError as error:
+        error.close()
         if error.code == 416:  # nothing is left to send
             return
         raise
     with answer, part.open("ab" if answer.status == 206 else "wb") as file:
         have = file.tell()
-        length = have + int(answer.headers.get("Content-Length") or 0)
+        announced = answer.headers.get("Content-Length")
+        length = have + int(announced) if announced else 0
         while block := answer.read(BLOCK):
             have += file.write(block)
             on_bytes(have, length)

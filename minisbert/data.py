@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from minisbert.errors import InputError
-from minisbert.text_input import read_lines
+from minisbert.text_input import LONGEST_LINE, check_unicode, read_lines
 
 LARGEST_SCORE = 5.0  # of KorSTS: the same meaning
 NLI_LABELS = ("entailment", "neutral", "contradiction")
@@ -88,8 +88,8 @@ def read_examples(path: Path, on_bad_row: BadRow | None = None) -> list[Example]
     """Read pairs or triplets of your own: a table under a line of column names (.tsv, .csv), or JSON lines (.jsonl).
 
     Two or three columns are texts, in their order in the file; one more may be called "score" (0 to 5, as in KorSTS) or
-    "label" (the cosine that the two texts shall have, -1 to 1). Of a file with the columns sentence1 and sentence2, other
-    columns than these and the score are ignored, so that KorSTS files can be used as they are.
+    "label" (the cosine that the two texts shall have, -1 to 1). Of a file with the columns sentence1, sentence2 and score,
+    other columns are ignored, so that KorSTS files can be used as they are.
 
     Raises:
         InputError: the columns are others, or a row is bad; the message gives file:line.
@@ -98,20 +98,23 @@ def read_examples(path: Path, on_bad_row: BadRow | None = None) -> list[Example]
     examples: list[Example] = []
     for where, row in read_table(path, (), on_bad_row):
         with _bad_row_goes_to(on_bad_row):
+            if "gold_label" in row:
+                raise InputError(f"{where}: a row of KorNLI; name the folder with --data and train by a recipe")
             label = None
             if "score" in row:
                 label = _number(row["score"], 0.0, LARGEST_SCORE, where) / LARGEST_SCORE
             elif "label" in row:
                 label = _number(row["label"], -1.0, 1.0, where)
-            if "sentence1" in row and "sentence2" in row:
-                texts: tuple[str, ...] = (row["sentence1"], row["sentence2"])
+            if row.keys() >= {"sentence1", "sentence2", "score"}:
+                names = ["sentence1", "sentence2"]
             else:
-                texts = tuple(value for name, value in row.items() if name not in ("score", "label"))
-            if not 2 <= len(texts) <= 3:
+                names = [name for name in row if name not in ("score", "label")]
+            if not 2 <= len(names) <= 3:
                 raise InputError(
-                    f"{where}: {len(texts)} text columns; expected two (a pair) or three (with a wrong answer)"
+                    f"{where}: {len(names)} text columns; expected two (a pair) or three (with a wrong answer)"
                 )
-            examples.append(Example(texts, label))
+            _check_not_empty(row, names, where)
+            examples.append(Example(tuple(row[name] for name in names), label))
     return examples
 
 
@@ -230,7 +233,7 @@ def read_table(
 
     Args:
         path: .csv (quoting with "), .jsonl (an object a line), anything else tab-separated without quoting.
-        columns: what is asked for; () = every column there is.
+        columns: what is asked for.
         on_bad_row: see `BadRow`.
 
     Yields:
@@ -242,51 +245,70 @@ def read_table(
     """
     split = {".csv": _split_csv, ".jsonl": _split_jsonl}.get(path.suffix.lower(), _split_tsv)
     with path.open("rb") as file:
-        rows = split(read_lines(file, str(path)), path)
+        rows = split(read_lines(file, str(path)), path, on_bad_row)
         _, header = next(rows, (1, []))
         missing = [column for column in columns if column not in header]
         if missing:
-            raise InputError(f"{path}:1: no column {missing[0]!r}; the columns are: {', '.join(header)}")
+            raise InputError(f"{path}:1: no column {missing[0]!r}; the columns are: {', '.join(header):.200}")
+        if len(set(header)) < len(header):
+            raise InputError(f"{path}:1: two columns have the same name; the columns are: {', '.join(header):.200}")
         for number, values in rows:
             where = f"{path}:{number}"
             with _bad_row_goes_to(on_bad_row):
                 if len(values) != len(header):
                     raise InputError(f"{where}: {len(values)} columns, expected {len(header)}")
                 row = dict(zip(header, values, strict=True))
-                empty = [name for name in columns or header if not row[name].strip()]
-                if empty:
-                    raise InputError(f"{where}: the column {empty[0]!r} is empty")
+                _check_not_empty(row, columns, where)
                 yield where, row
 
 
-def _split_tsv(lines: Iterator[str], path: Path) -> Iterator[tuple[int, list[str]]]:
+def _split_tsv(lines: Iterator[str], path: Path, on_bad_row: BadRow | None) -> Iterator[tuple[int, list[str]]]:
     for number, line in enumerate(lines, start=1):
         yield number, line.split("\t")
 
 
-def _split_csv(lines: Iterator[str], path: Path) -> Iterator[tuple[int, list[str]]]:
+def _split_csv(lines: Iterator[str], path: Path, on_bad_row: BadRow | None) -> Iterator[tuple[int, list[str]]]:
+    csv.field_size_limit(LONGEST_LINE)  # the default, 131,072, is less than a long text
     reader = csv.reader((line + "\n" for line in lines), strict=True)
+    number = 1  # of the line at which a row begins
     try:
         for values in reader:
-            yield reader.line_num, values
-    except csv.Error as error:
-        raise InputError(f"{path}:{reader.line_num}: not CSV: {error}") from None
+            yield number, values
+            number = reader.line_num + 1
+    except csv.Error as error:  # where the next row begins is not known: this one cannot be left out
+        raise InputError(f"{path}:{number}: not CSV: {error}") from None
 
 
-def _split_jsonl(lines: Iterator[str], path: Path) -> Iterator[tuple[int, list[str]]]:
+def _split_jsonl(lines: Iterator[str], path: Path, on_bad_row: BadRow | None) -> Iterator[tuple[int, list[str]]]:
     """The fields of the first record are the columns; the others must have the same."""
     header: list[str] | None = None
     for number, line in enumerate(lines, start=1):
-        try:
-            record = json.loads(line)
-        except (ValueError, RecursionError):
-            raise InputError(f"{path}:{number}: not a line of JSON") from None
-        if not isinstance(record, dict) or (header is not None and set(record) != set(header)):
-            raise InputError(f"{path}:{number}: expected an object with the fields of the first line")
-        if header is None:
-            header = list(record)
-            yield number, header
-        yield number, [str(record[name]) for name in header]
+        where = f"{path}:{number}"
+        with _bad_row_goes_to(on_bad_row):
+            try:
+                record = json.loads(line)
+            except (ValueError, RecursionError):
+                raise InputError(f"{where}: not a line of JSON") from None
+            if not isinstance(record, dict) or (header is not None and set(record) != set(header)):
+                raise InputError(f"{where}: expected an object with the fields of the first line")
+            if header is None:
+                header = list(record)
+                yield number, header
+            yield number, [_field(record[name], f"{where}: the field {name!r:.80}") for name in header]
+
+
+def _field(value: object, where: str) -> str:
+    """A text as it is, a number as text."""
+    if isinstance(value, bool) or not isinstance(value, str | int | float):
+        raise InputError(f"{where} is neither a text nor a number but {type(value).__name__}")
+    check_unicode(str(value), where)
+    return str(value)
+
+
+def _check_not_empty(row: dict[str, str], names: Sequence[str], where: str) -> None:
+    for name in names:
+        if not row[name].strip():
+            raise InputError(f"{where}: the column {name!r:.80} is empty")
 
 
 def _number(text: str, low: float, high: float, where: str) -> float:

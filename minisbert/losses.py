@@ -6,13 +6,12 @@ Checked against sentence-transformers 6.2.0 (values and gradients in float64). A
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 import torch.distributed as distributed
 import torch.nn.functional as F
 from torch import Tensor
-from torch.distributed.nn.functional import all_gather
 
 
 class Loss(Protocol):
@@ -52,10 +51,28 @@ class MultipleNegativesRankingLoss:
         anchors, *columns = (F.normalize(column, dim=-1) for column in embeddings)
         targets = torch.arange(len(anchors), device=anchors.device)  # (B,)
         if distributed.is_initialized():
-            columns = [torch.cat(all_gather(column)) for column in columns]
+            columns = [AllProcesses.apply(column) for column in columns]  # (B of all processes, D) each
             targets = targets + distributed.get_rank() * len(anchors)
         scores = self.scale * anchors @ torch.cat(columns).T  # (B, number of candidates)
         return F.cross_entropy(scores, targets)
+
+
+class AllProcesses(torch.autograd.Function):
+    """The rows of all processes, one below the other; each row's gradient is the sum of those that all processes have."""
+
+    @staticmethod
+    def forward(ctx: Any, rows: Tensor) -> Tensor:
+        """From (B, D) to (B · processes, D)."""
+        gathered = [torch.empty_like(rows) for _ in range(distributed.get_world_size())]
+        distributed.all_gather(gathered, rows.contiguous())
+        return torch.cat(gathered)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+        """From (B · processes, D) to (B, D)."""
+        total = gradient.clone()
+        distributed.all_reduce(total)
+        return total.chunk(distributed.get_world_size())[distributed.get_rank()]
 
 
 @dataclass(frozen=True)

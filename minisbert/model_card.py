@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from minisbert.data import Example
+from minisbert.display import printable
 from minisbert.files import replacing
 from minisbert.losses import Loss
 from minisbert.recipes import Recipe
@@ -83,22 +84,20 @@ def write_model_card(
         scores: the numbers of the final test, "{data}_{correlation}_{function}"; may be empty.
     """
     losses = [_loss_name(each.loss) for each in sets]
-    names = {name for loss in losses for name in loss}
+    cited = {"Sentence Transformers", *(name for loss in losses for name in loss)}
+    if any(each.name in ("nli", "small-nli", "sts") for each in sets):
+        cited.add("KorNLI and KorSTS")
     sections = [
         _front_matter(recipe, sets, losses),
-        _description(model, recipe, folder.name),
-        _usage(model, folder),
+        _description(model, recipe, folder.resolve().name),
+        _usage(model, folder.resolve().name),
         _evaluation(scores),
         "## Training Details\n\n### Training Datasets",
         *(_training_set(model, each) for each in sets),
         _hyperparameters(recipe),
         "### Framework Versions\n\n" + "\n".join(f"- {name}: {version}" for name, version in versions().items()),
         "## Citation\n\n### BibTeX",
-        *(
-            f"#### {name}\n\n```bibtex\n{text}\n```"
-            for name, text in CITATIONS.items()
-            if name in names or name in ("Sentence Transformers", "KorNLI and KorSTS")
-        ),
+        *(f"#### {name}\n\n```bibtex\n{text}\n```" for name, text in CITATIONS.items() if name in cited),
     ]
     with replacing(folder / "README.md") as file:
         file.write(("\n\n".join(filter(None, sections)) + "\n").encode())
@@ -113,13 +112,15 @@ def _front_matter(recipe: Recipe, sets: Sequence[TrainingSet], losses: Sequence[
     ]
     tags += list(dict.fromkeys(f"loss:{name}" for loss in losses for name in loss))
     lines = ["---", "language:", "- ko", "tags:", *(f"- {tag}" for tag in tags)]
-    lines += [f"base_model: {recipe.base}"] if recipe.base and not Path(recipe.base).exists() else []
+    if recipe.base and not Path(recipe.base).exists():
+        lines.append(f"base_model: {recipe.base.partition('@')[0]}")
     return "\n".join([*lines, "pipeline_tag: sentence-similarity", "library_name: sentence-transformers", "---"])
 
 
 def _description(model: SentenceEncoder, recipe: Recipe, name: str) -> str:
     origin = f"finetuned from {recipe.base}" if recipe.base else "trained from nothing"
     width = model.embedding_dimension
+    normalize = "\n  (2): Normalize()" if model.folder.normalize else ""
     return f"""# {name}
 
 This is a [sentence-transformers](https://www.SBERT.net) model {origin}, trained with minisbert. It maps sentences to a
@@ -140,13 +141,14 @@ clustering and more.
 ```
 SentenceTransformer(
   (0): Transformer({{'max_seq_length': {model.max_seq_length}}}) with {type(model.encoder).__name__}
-  (1): Pooling({{'word_embedding_dimension': {width}, 'pooling_mode': '{model.pooling.mode}'}})
+  (1): Pooling({{'word_embedding_dimension': {width}, 'pooling_mode': '{model.pooling.mode}'}}){normalize}
 )
 ```"""
 
 
-def _usage(model: SentenceEncoder, folder: Path) -> str:
-    similarities = model.similarity(vectors := model.encode(list(USAGE_SENTENCES)), vectors).numpy()
+def _usage(model: SentenceEncoder, name: str) -> str:
+    vectors = model.encode(USAGE_SENTENCES, show_progress_bar=False)
+    similarities = model.similarity(vectors, vectors).numpy()
     rows = "\n".join("# " + " ".join(f"{value:7.4f}" for value in row) for row in similarities)
     sentences = "\n".join(f"    {json.dumps(sentence, ensure_ascii=False)}," for sentence in USAGE_SENTENCES)
     return f"""## Usage
@@ -154,7 +156,7 @@ def _usage(model: SentenceEncoder, folder: Path) -> str:
 ```python
 from minisbert import SentenceEncoder  # or: from sentence_transformers import SentenceTransformer
 
-model = SentenceEncoder.from_pretrained("{folder.name}")  # or: SentenceTransformer("{folder.name}")
+model = SentenceEncoder.from_pretrained("{name}")  # or: SentenceTransformer("{name}")
 sentences = [
 {sentences}
 ]
@@ -235,7 +237,7 @@ def _table(rows: Sequence[Sequence[str]]) -> str:
 
 def _cell(text: str) -> str:
     """A text inside a Markdown table."""
-    return "<code>" + text.replace("&", "&amp;").replace("<", "&lt;").replace("|", "&#124;") + "</code>"
+    return "<code>" + printable(text).replace("&", "&amp;").replace("<", "&lt;").replace("|", "&#124;") + "</code>"
 
 
 def _indent(text: str) -> str:

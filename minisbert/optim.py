@@ -69,7 +69,8 @@ class OriginalAdamW(torch.optim.AdamW):
         """Move every parameter that has a gradient."""
         for group, weight_decay in zip(self.param_groups, self.late_decay, strict=True):
             moved = [parameter for parameter in group["params"] if parameter.grad is not None]
-            t = 1 + max((int(self.state[parameter]["step"]) for parameter in moved if self.state[parameter]), default=0)
+            # One step count for all: a parameter has a gradient in every step or, if it is not used, in none.
+            t = 1 + int(self.state[moved[0]].get("step", 0)) if moved else 1
             group["eps"] = self.original_eps / (1 - group["betas"][1] ** t) ** 0.5
             group["decayed"] = moved if weight_decay else []
         super().step(closure)

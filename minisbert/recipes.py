@@ -11,7 +11,7 @@ from dataclasses import dataclass
 class Task:
     """One objective: data, loss and batch size."""
 
-    data: str  # "nli": KorNLI triplets; "sts": KorSTS pairs; others: see mini.py
+    data: str  # "nli": KorNLI triplets; "sts": KorSTS pairs; "own": a file of yours; others: see mini.py
     loss: str  # "mnrl" or "cosine"
     batch_size: int
 
@@ -21,7 +21,7 @@ class Recipe:
     """Everything that decides how a model is trained, but for the machine."""
 
     name: str
-    base: str | None  # the model to start from; None = from nothing, see mini.py
+    base: str | None  # the model to start from; None = from nothing
     tasks: tuple[Task, ...]
     epochs: int
     warmup: int | float  # steps, or a share of all steps
@@ -31,8 +31,9 @@ class Recipe:
     max_grad_norm: float = 1.0
     optimizer: str = "original-adamw"  # sentence-transformers before 2.2.2 took that of transformers
     eps: float = 1e-6
-    max_seq_length: int = 128
+    max_seq_length: int | None = 128  # tokens; None = as the base has it
     matryoshka_dims: tuple[int, ...] = ()
+    model_type: str | None = None  # what to make from nothing, see mini.py
     korsts: float | None = None  # published Spearman of cosine on KorSTS test, x100
 
 
@@ -64,7 +65,7 @@ def describe_recipes() -> str:
     """The recipes as a table.
 
     >>> print(describe_recipes().splitlines()[1])
-    ko-sroberta-multitask      klue/roberta-base            nli 64 mnrl, sts 8 cosine       5      360   85.60
+    ko-sroberta-multitask      klue/roberta-base            nli 64 mnrl, sts 8 cosine           5      360   85.60
     """
     lines = [f"{'recipe':27}{'base':29}{'data, batch size, loss':30}{'epochs':>7}{'warm-up':>9}{'KorSTS':>8}"]
     for recipe in RECIPES.values():

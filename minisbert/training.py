@@ -9,7 +9,9 @@ little padding (batching.py), and AdamW is one fused kernel. Under torchrun, eve
 Axis letters: see layers.py.
 """
 
+import contextlib
 import math
+import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -31,9 +33,8 @@ from minisbert.sentence_encoder import SentenceEncoder
 from minisbert.training_log import StepReport, TrainingLog
 from minisbert.training_state import load_state, save_state
 
-# Rows x length of a chunk of a training batch, and what one more chunk costs besides, in tokens.
-CHUNK_TOKENS = {"cpu": 1024, "cuda": 16384}
-CHUNK_COST = {"cpu": 64, "cuda": 1024}
+# The largest rows x length of a chunk of a training batch, and what one more chunk costs besides, in tokens.
+CPU_CHUNK, GPU_CHUNK = (1024, 64), (16384, 1024)
 
 CHECKPOINTS = "checkpoints"
 
@@ -110,7 +111,8 @@ def fit(
         output: folder for the model (the best one, or the last one without an evaluator), metrics and checkpoints.
         checkpoint_steps: write a checkpoint every so many steps; 0 = never.
         resume: go on from the last checkpoint in `output`, if there is one; the result is the same to the bit on a CPU.
-        seed: of dropout.
+            Without, checkpoints and metrics of an earlier run in `output` are removed.
+        seed: of dropout, 0 or larger.
         max_steps: stop after so many steps; the schedule ends there too.
         optimizer: see `optim.build_optimizer`.
         eps: epsilon of AdamW.
@@ -118,38 +120,55 @@ def fit(
         recompute_activations: keep no activations but compute them again for the gradient: less memory, more time.
         on_step: called after each step.
         on_evaluation: called with the number of steps done and the numbers of the evaluator.
-        should_stop: asked after each step.
+        should_stop: asked after each step; with several processes, one that says so stops all.
 
     Returns:
         The best score of the evaluator: the largest of its Spearman correlations; None without an evaluator.
 
     Raises:
         NonFiniteError: a loss or a gradient is NaN or infinite; no parameter has been moved by it.
-        InputError: the arguments contradict each other.
+        InputError: the arguments contradict each other, or those of the run that is to be resumed.
+        ModelError: all checkpoints of the run that is to be resumed are damaged.
+        OSError: `output` cannot be written to.
         Stopped: `should_stop` returned True.
     """
-    steps_per_epoch = steps_per_epoch or min(len(objective.batches) for objective in objectives)
+    steps_per_epoch = steps_per_epoch or min((len(objective.batches) for objective in objectives), default=0)
     if steps_per_epoch < 1 or epochs < 1:
         raise InputError("nothing to train on: fewer examples than one batch, or no epochs")
     total_steps = min(steps_per_epoch * epochs, max_steps or steps_per_epoch * epochs)
     optimizers = [build_optimizer(model, optimizer, learning_rate, eps, weight_decay) for _ in objectives]
     streams = [_endless(objective.batches) for objective in objectives]
     log = TrainingLog(output if is_main_process() else None, evaluator.name if evaluator is not None else "")
+    run = {  # what must be the same for a run to be resumed
+        "parameters": sum(parameter.numel() for parameter in model.parameters()),
+        "objectives": [f"{each.name}: {len(each.batches)} batches, {each.loss}" for each in objectives],
+        "steps": total_steps,
+        "steps_per_epoch": steps_per_epoch,
+        "learning_rate": learning_rate,
+        "warmup_steps": warmup_steps,
+        "weight_decay": weight_decay,
+        "max_grad_norm": max_grad_norm,
+        "seed": seed,
+        "optimizer": f"{optimizer}, eps {eps}",
+        "autocast": str(autocast),
+    }
     best: float | None = None
     first = 0
 
-    with torch.random.fork_rng():
-        torch.manual_seed(seed)
-        state = load_state(output / CHECKPOINTS, model, optimizers) if resume and output is not None else None
+    with _training(model):
+        state = load_state(output / CHECKPOINTS, model, optimizers, run) if resume and output is not None else None
         if state is not None:
             first, best = state["step"], state["best"]
             for stream in streams:
                 for _ in range(first):  # the batches that are done
                     next(stream)
+        elif output is not None and is_main_process():
+            shutil.rmtree(output / CHECKPOINTS, ignore_errors=True)
         log.start(None if state is None else state["log"])
         for step in range(first, total_steps):
             start = time.perf_counter()
             model.train()
+            torch.manual_seed(_seed_of_dropout(seed, step))
             rate = learning_rate * warmup_linear(step, warmup_steps, total_steps)
             losses, norms, tokens = {}, {}, 0
             for objective, moments, stream in zip(objectives, optimizers, streams, strict=True):
@@ -178,15 +197,15 @@ def fit(
                 best = _evaluate(
                     model, evaluator, best, output, log, epoch, -1 if at_end else step_in_epoch, done, on_evaluation
                 )
-            stopping = should_stop is not None and should_stop()
+            stopping = should_stop is not None and any_process(should_stop(), model.device)
             if output is not None and (stopping or (checkpoint_steps and done % checkpoint_steps == 0)):
                 if is_main_process():
-                    save_state(output / CHECKPOINTS, done, model, optimizers, {"best": best, "log": log.sizes()})
+                    state = {"run": run, "best": best, "log": log.sizes()}
+                    save_state(output / CHECKPOINTS, done, model, optimizers, state)
             if stopping:
                 raise Stopped(done)
     if evaluator is None and output is not None and is_main_process():
         model.save_pretrained(output)
-    model.eval()
     return best
 
 
@@ -204,7 +223,7 @@ def embed_columns(
     texts = [text for column in columns for text in column]
     tokenized = model.tokenizer(texts)
     device = model.device
-    plan = plan_batches(tokenized.lengths, CHUNK_TOKENS[device.type], CHUNK_COST[device.type])
+    plan = plan_batches(tokenized.lengths, *(CPU_CHUNK if device.type == "cpu" else GPU_CHUNK))
     chunks = []
     for rows in plan:
         input_ids, mask = model.tokenizer.pad(tokenized, rows)
@@ -221,8 +240,8 @@ def _accumulate_gradients(
     """Forward and back; returns the loss and the number of tokens of the whole batch."""
     with torch.autocast(model.device.type, autocast, enabled=autocast is not None):
         embeddings, tokens = embed_columns(model, batch.texts, recompute_activations)
-        labels = None if batch.labels is None else torch.tensor(batch.labels, device=model.device)
-        value = loss(embeddings, labels)
+    labels = None if batch.labels is None else torch.tensor(batch.labels, device=model.device)
+    value = loss(embeddings, labels)
     value.backward()
     return average_over_processes(model, value.detach(), tokens)
 
@@ -230,6 +249,24 @@ def _accumulate_gradients(
 def _endless(batches: Batches) -> Iterator[Batch]:
     while True:
         yield from batches
+
+
+@contextlib.contextmanager
+def _training(model: SentenceEncoder) -> Iterator[None]:
+    """Whatever happens inside, leave no dropout and no gradients behind, and the random generators as they were."""
+    model.zero_grad()
+    with torch.random.fork_rng([model.device] if model.device.type == "cuda" else []):
+        try:
+            yield
+        finally:
+            model.zero_grad()
+            model.eval()
+
+
+def _seed_of_dropout(seed: int, step: int) -> int:
+    """Every step of every process draws from a seed of its own, so that a resumed run draws what it would have drawn."""
+    rank = distributed.get_rank() if distributed.is_initialized() else 0
+    return int(np.random.SeedSequence((seed, step, rank)).generate_state(1)[0])
 
 
 def _evaluate(
@@ -257,12 +294,16 @@ def _evaluate(
     if distributed.is_initialized():
         score = score.to(model.device)
         distributed.broadcast(score, src=0)
-    return max(score.item(), best if best is not None else -math.inf)
+    return score.item() if best is None else max(score.item(), best)
 
 
 def largest_spearman(result: dict[str, float]) -> float:
-    """The score that picks the best model: the largest Spearman correlation, as sentence-transformers did up to 3.2."""
-    return max(value for name, value in result.items() if "spearman" in name)
+    """The score that picks the best model: the largest Spearman correlation, as sentence-transformers did up to 3.2.
+
+    A model that gives all texts the same vector has none (NaN), which counts as -1, the worst.
+    """
+    correlations = (value for name, value in result.items() if "spearman" in name)
+    return max((value for value in correlations if not math.isnan(value)), default=-1.0)
 
 
 # Several processes (torchrun). Each takes its share of the rows; the gradients are averaged before they are clipped.
@@ -294,6 +335,15 @@ def share_of_process(batch: Batch) -> Batch:
         )
     share = slice(rank * rows // processes, (rank + 1) * rows // processes)
     return Batch(tuple(column[share] for column in batch.texts), None if batch.labels is None else batch.labels[share])
+
+
+def any_process(flag: bool, device: torch.device) -> bool:
+    """Whether the flag is set in one of the processes."""
+    if distributed.is_initialized():
+        flags = torch.tensor([flag], dtype=torch.int32, device=device)
+        distributed.all_reduce(flags)
+        return flags.item() > 0
+    return flag
 
 
 def average_over_processes(model: nn.Module, loss: Tensor, tokens: int) -> tuple[float, int]:

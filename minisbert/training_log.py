@@ -2,6 +2,8 @@
 
 import csv
 import json
+import math
+import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -43,14 +45,15 @@ class TrainingLog:
     def start(self, sizes: list[int] | None) -> None:
         """Begin anew, or go on after the given numbers of bytes of the two files."""
         if self._folder is not None:
-            for file, size in zip(self._files, sizes or [0, 0], strict=True):
-                (self._folder / file).parent.mkdir(parents=True, exist_ok=True)
-                with (self._folder / file).open("ab") as opened:
-                    opened.truncate(size)
+            self._folder.mkdir(parents=True, exist_ok=True)
+            for file, size, now in zip(self._files, sizes or [0, 0], self.sizes(), strict=True):
+                if size < now:
+                    os.truncate(self._folder / file, size)
 
     def sizes(self) -> list[int]:
-        """How long the two files are, in bytes."""
-        return [(self._folder / file).stat().st_size for file in self._files] if self._folder is not None else [0, 0]
+        """How long the two files are, in bytes; 0 where there is none."""
+        paths = [self._folder / file for file in self._files] if self._folder is not None else []
+        return [path.stat().st_size if path.exists() else 0 for path in paths]
 
     def step(self, report: StepReport) -> None:
         """Note a step."""
@@ -65,15 +68,18 @@ class TrainingLog:
             step: steps done.
             result: the eight numbers, "{name}_{correlation}_{function}".
         """
-        self._append_metrics({"step": step, "evaluation": result})
+        # JSON has no NaN, which is the correlation with a constant.
+        numbers = {name: None if math.isnan(value) else value for name, value in result.items()}
+        self._append_metrics({"step": step, "evaluation": numbers})
         if self._folder is not None:
             path = self._folder / self._files[1]
+            path.parent.mkdir(exist_ok=True)
             with path.open("a", encoding="utf-8", newline="") as file:
                 writer = csv.writer(file)
                 if path.stat().st_size == 0:
                     writer.writerow(["epoch", "steps", *EVALUATION_COLUMNS])
-                numbers = {"_".join(name.split("_")[-2:][::-1]): value for name, value in result.items()}
-                writer.writerow([epoch, step_in_epoch, *(numbers.get(column, "") for column in EVALUATION_COLUMNS)])
+                values = {"_".join(name.split("_")[-2:][::-1]): value for name, value in result.items()}
+                writer.writerow([epoch, step_in_epoch, *(values.get(column, "") for column in EVALUATION_COLUMNS)])
 
     def _append_metrics(self, entry: dict[str, object]) -> None:
         if self._folder is not None:

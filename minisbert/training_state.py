@@ -1,10 +1,11 @@
 """Checkpoints of a training run: everything that decides how it goes on, written so that no crash can leave half of one.
 
-A checkpoint is a folder, step-00000120, with the parameters, the moments of every optimizer, the states of the random
-generators (all as safetensors) and state.json, which holds the rest and the SHA-256 of every other file. It is written under
-another name, brought to the disk and renamed. Reading verifies the hashes; nothing is unpickled.
+A checkpoint is a folder, step-00000120, with the parameters, the moments of every optimizer (as safetensors), state.json,
+which holds the rest, and sha256.json, the SHA-256 of every other file. It is written under another name, brought to the disk
+and renamed. Reading verifies the hashes; nothing is unpickled.
 """
 
+import errno
 import hashlib
 import os
 import shutil
@@ -14,22 +15,23 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from minisbert.errors import ModelError
-from minisbert.files import flush_to_disk, read_json_object, write_json
+from minisbert.errors import InputError, ModelError
+from minisbert.files import flush_to_disk, one_line, read_json_object, write_json
 
 STATE = "state.json"
 MODEL = "model.safetensors"
-RANDOM = "random.safetensors"
+HASHES = "sha256.json"
 KEPT = 2  # checkpoints; the one before the last is there for the case that the last is damaged
 
 
 def save_state(
     folder: Path, step: int, model: nn.Module, optimizers: Sequence[torch.optim.Optimizer], state: Mapping[str, Any]
 ) -> Path:
-    """Write a checkpoint after `step` steps, and remove those before the last two.
+    """Write a checkpoint after `step` steps, and remove all others but the one before it.
 
     Args:
         folder: holds the checkpoints.
@@ -40,33 +42,37 @@ def save_state(
 
     Returns:
         The folder of the checkpoint.
+
+    Raises:
+        OSError: it cannot be written; those that were there before are left as they were.
     """
-    target = folder / f"step-{step:08}"
-    temporary = folder / f".{target.name}.part"
-    shutil.rmtree(temporary, ignore_errors=True)  # of a run that was killed while it wrote
-    temporary.mkdir(parents=True)
+    target, temporary = folder / f"step-{step:08}", folder / ".part"
     names = {id(parameter): name for name, parameter in model.named_parameters()}
-    tensors = {
-        MODEL: {name: parameter.detach() for name, parameter in model.named_parameters()},
-        RANDOM: _random_states(),
-    }
+    tensors = {MODEL: {name: parameter.detach() for name, parameter in model.named_parameters()}}
     for number, optimizer in enumerate(optimizers):
-        tensors[f"optimizer-{number}.safetensors"] = {
+        tensors[_optimizer_file(number)] = {
             f"{names[id(parameter)]}/{moment}": value
             for parameter, moments in optimizer.state.items()
             for moment, value in moments.items()
         }
-    for name, contents in tensors.items():
-        save_file({key: value.cpu().contiguous() for key, value in contents.items()}, temporary / name)
-        with (temporary / name).open("rb+") as file:
-            flush_to_disk(file)
-    hashes = {name: _sha256(temporary / name) for name in tensors}
-    write_json(temporary / STATE, {**state, "step": step, "sha256": hashes})
-    shutil.rmtree(target, ignore_errors=True)
-    temporary.replace(target)
-    _flush_folder(folder)
-    for old in list_checkpoints(folder)[KEPT:]:
-        shutil.rmtree(old, ignore_errors=True)
+    shutil.rmtree(temporary, ignore_errors=True)  # of a run that was killed while it wrote
+    temporary.mkdir(parents=True)
+    try:
+        for name, contents in tensors.items():
+            _write_tensors(temporary / name, contents)
+        write_json(temporary / STATE, {**state, "step": step})
+        write_json(temporary / HASHES, {name: _sha256(temporary / name) for name in (*tensors, STATE)})
+        _flush_folder(temporary)
+        shutil.rmtree(target, ignore_errors=True)  # a damaged one
+        temporary.replace(target)
+        _flush_folder(folder)
+    except OSError:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise
+    # Those of later steps were damaged, or the run would not have come from an earlier one.
+    before = [path for path in list_checkpoints(folder) if path <= target]
+    for path in set(list_checkpoints(folder)).difference(before[:KEPT]):
+        shutil.rmtree(path, ignore_errors=True)
     return target
 
 
@@ -75,20 +81,37 @@ def list_checkpoints(folder: Path) -> list[Path]:
     return sorted(folder.glob("step-*"), reverse=True)
 
 
-def load_state(folder: Path, model: nn.Module, optimizers: Sequence[torch.optim.Optimizer]) -> dict[str, Any] | None:
+def load_state(
+    folder: Path, model: nn.Module, optimizers: Sequence[torch.optim.Optimizer], run: Mapping[str, Any]
+) -> dict[str, Any] | None:
     """Take up the last checkpoint that is whole; a damaged one is passed over with a warning.
 
+    Args:
+        folder: holds the checkpoints.
+        model: gets the parameters.
+        optimizers: get the moments.
+        run: what the state must say under "run": the settings that decide the course of a run.
+
     Returns:
-        What was given as `state` to `save_state`, and "step"; None if there is no whole checkpoint.
+        What was given as `state` to `save_state`, and "step"; None if there is no checkpoint.
+
+    Raises:
+        ModelError: there are checkpoints, but all are damaged.
+        InputError: the last whole one is of a run with other settings.
     """
+    damage: ModelError | None = None
     for path in list_checkpoints(folder):
         try:
             state = verify(path)
         except ModelError as error:
-            warnings.warn(f"{error}; the checkpoint before it is used", stacklevel=2)
+            warnings.warn(f"{error}; this checkpoint is passed over", stacklevel=2)
+            damage = error
             continue
+        _check_same_run(path, state.get("run"), run)
         _restore(path, model, optimizers)
         return state
+    if damage is not None:
+        raise ModelError(f"{damage}; no checkpoint is left to go on from, train anew")
     return None
 
 
@@ -98,14 +121,20 @@ def verify(path: Path) -> dict[str, Any]:
     Raises:
         ModelError: one is; the message names it.
     """
-    state = read_json_object(path / STATE)
-    hashes = state.get("sha256")
-    if not isinstance(hashes, dict) or type(state.get("step")) is not int:
-        raise ModelError(f"{path / STATE}: not the state of a checkpoint")
-    for name, expected in hashes.items():
+    for name, expected in read_json_object(path / HASHES).items():
         if not (path / name).is_file() or _sha256(path / name) != expected:
             raise ModelError(f"{path / name}: missing or damaged")
-    return state
+    return read_json_object(path / STATE)
+
+
+def _check_same_run(path: Path, found: Any, expected: Mapping[str, Any]) -> None:
+    found = found if isinstance(found, dict) else {}
+    for name, value in expected.items():
+        if found.get(name) != value:
+            raise InputError(
+                f"{path}: of another run, with {name} {found.get(name)!s:.80} instead of {value!s:.80}; go on with the "
+                "settings it was begun with, or train anew"
+            )
 
 
 def _restore(path: Path, model: nn.Module, optimizers: Sequence[torch.optim.Optimizer]) -> None:
@@ -114,23 +143,26 @@ def _restore(path: Path, model: nn.Module, optimizers: Sequence[torch.optim.Opti
         for name, value in load_file(path / MODEL).items():
             parameters[name].copy_(value)
     for number, optimizer in enumerate(optimizers):
-        for key, value in load_file(path / f"optimizer-{number}.safetensors").items():
+        for key, value in load_file(path / _optimizer_file(number)).items():
             name, _, moment = key.rpartition("/")
-            parameter = parameters[name]
-            # The step count stays on the CPU unless the fused kernel of CUDA reads it.
-            optimizer.state[parameter][moment] = value.to(parameter.device) if parameter.is_cuda else value
-    for device, state in load_file(path / RANDOM).items():
-        if device == "cpu":
-            torch.set_rng_state(state)
-        elif torch.cuda.is_available():
-            torch.cuda.set_rng_state(state, device)
+            # Copied, for `value` is the file itself, mapped into memory, and the file will be removed.
+            optimizer.state[parameters[name]][moment] = value.to(parameters[name].device, copy=True)
 
 
-def _random_states() -> dict[str, Tensor]:
-    states = {"cpu": torch.get_rng_state()}
-    if torch.cuda.is_available():
-        states |= {f"cuda:{index}": state for index, state in enumerate(torch.cuda.get_rng_state_all())}
-    return states
+def _optimizer_file(number: int) -> str:
+    return f"optimizer-{number}.safetensors"
+
+
+def _write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
+    try:
+        save_file({name: tensor.cpu().contiguous() for name, tensor in tensors.items()}, path)
+    except SafetensorError as error:  # the disk is full, most often
+        raise OSError(errno.EIO, one_line(error), str(path)) from None
+    umask = os.umask(0)
+    os.umask(umask)
+    path.chmod(0o666 & ~umask)  # save_file makes files that only their owner can read
+    with path.open("rb+") as file:
+        flush_to_disk(file)
 
 
 def _sha256(path: Path) -> str:

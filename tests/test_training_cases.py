@@ -1,7 +1,7 @@
 """Proves that training survives what can go wrong: the cases T1 to T9, each test named after its number.
 
 Runs that are killed, and runs of two processes, are processes of their own: forked from a server that has imported torch
-once, so that each takes a fraction of a second. 20 kills instead of 5: MINISBERT_KILLS=20 pytest -k T1 -s
+once, so that each takes a fraction of a second. 20 kills instead of 5: MINISBERT_KILLS=20 pytest -k T1_killed -s
 """
 
 import errno
@@ -28,7 +28,7 @@ from minisbert.data import Example, NoDuplicatesBatches, ShuffledBatches
 from minisbert.errors import FILE_SYSTEM_EXIT_CODE, InputError, ModelError, NonFiniteError
 from minisbert.evaluation import EmbeddingSimilarityEvaluator
 from minisbert.losses import CosineSimilarityLoss, MultipleNegativesRankingLoss
-from minisbert.training import Objective, Stopped, fit
+from minisbert.training import Objective, fit
 from minisbert.training_state import list_checkpoints, load_state, verify
 from tests.tiny import tiny_folder, tiny_model
 from tests.training_case import NO_DROPOUT, PAIRS, TRIPLETS, fixed_batches
@@ -37,7 +37,7 @@ KILLS = int(os.environ.get("MINISBERT_KILLS", "5"))
 TIMEOUT = 60  # seconds that a process of a test may take
 
 PROCESSES = multiprocessing.get_context("forkserver")
-PROCESSES.set_forkserver_preload([__name__])
+PROCESSES.set_forkserver_preload(["torch._dynamo", __name__])  # an optimizer's first step imports the former
 
 EVALUATOR = EmbeddingSimilarityEvaluator(
     [pair.texts[0] for pair in PAIRS], [pair.texts[1] for pair in PAIRS], [pair.label for pair in PAIRS], "dev"
@@ -119,7 +119,7 @@ def test_T1_killed_at_random_moments_then_resumed(tmp_path, uninterrupted):
     steps = []
     folder = tmp_path / "0"
     while killed < KILLS:
-        ready = PROCESSES.Event()
+        ready, begin = PROCESSES.Event(), time.time()
         # Every other kill hits between two files of a checkpoint or of the best model: a step has up to 19 of them.
         flushes = draw.randint(1, 40) if killed % 2 else 0
         process = started(resume_until_killed, folder, flushes, ready)
@@ -134,7 +134,8 @@ def test_T1_killed_at_random_moments_then_resumed(tmp_path, uninterrupted):
             continue
         assert process.exitcode == -signal.SIGKILL
         killed += 1
-        in_save += any(folder.glob("checkpoints/.part")) or any(tmp_path.glob(".*.part"))
+        unfinished = [*folder.glob("checkpoints/.part"), *tmp_path.glob(".*.part")]
+        in_save += any(path.stat().st_mtime > begin for path in unfinished)
         found = list_checkpoints(folder / "checkpoints")
         steps.append(int(found[0].name[-8:]) if found else 0)
         if found:
@@ -165,7 +166,9 @@ def test_T2_stops_before_a_step_that_is_not_finite(what, tmp_path, monkeypatch):
     model = tiny_model()
     moved = []
     each = [Objective(ShuffledBatches(PAIRS, 5, 7), Spoilt(4, what), "sts")]
-    with pytest.raises(NonFiniteError, match=r"^step 4, objective sts: loss .*, gradient norm .*; the step was not taken"):
+    with pytest.raises(
+        NonFiniteError, match=r"^step 4, objective sts: loss .*, gradient norm .*; the step was not taken"
+    ):
         fit(
             model,
             each,
@@ -257,7 +260,6 @@ def test_T4_a_signal_stops_after_a_checkpoint_of_the_step(command, tmp_path, mon
     assert "--resume" in capsys.readouterr().err
     checkpoint = tmp_path / "out" / "checkpoints" / "step-00000005"
     assert verify(checkpoint)["step"] == 5
-    assert signal.getsignal(number) == signal.SIG_DFL, "a second one stops at once"
     assert train.main([*command, "--resume"]) == 0
     found = (tmp_path / "out" / "model.safetensors").read_bytes()
     assert train.main([*command, "--overwrite"]) == 0
@@ -282,11 +284,13 @@ def test_T4_a_second_signal_stops_at_once():
     process = started(endless_run, ready)
     assert ready.wait(TIMEOUT)
     os.kill(process.pid, signal.SIGTERM)
-    process.join(0.5)
+    process.join(0.1)
+    os.kill(process.pid, signal.SIGINT)  # so soon, it is taken for the same
+    process.join(1.1 * train.SAME_SIGNAL)
     assert process.exitcode is None
     os.kill(process.pid, signal.SIGTERM)
     process.join(TIMEOUT / 2)
-    assert process.exitcode == -signal.SIGTERM  # to a shell 143
+    assert process.exitcode == 143
 
 
 def test_T4_a_signal_before_training_ends_the_program(command, monkeypatch, capsys):
@@ -295,7 +299,13 @@ def test_T4_a_signal_before_training_ends_the_program(command, monkeypatch, caps
     assert capsys.readouterr().err == "train.py: stopped\n"
 
 
-CHECKPOINT_FILES = ["model.safetensors", "optimizer-0.safetensors", "optimizer-1.safetensors", "state.json", "sha256.json"]
+CHECKPOINT_FILES = [
+    "model.safetensors",
+    "optimizer-0.safetensors",
+    "optimizer-1.safetensors",
+    "state.json",
+    "sha256.json",
+]
 
 
 @pytest.mark.parametrize("damage", ["missing", "flipped"])
@@ -405,7 +415,7 @@ def gradients_of_a_run(rank, processes, store, results):
         return clip(parameters, longest)
 
     nn.utils.clip_grad_norm_ = noting
-    model = tiny_model(**NO_DROPOUT)
+    model = tiny_model(**NO_DROPOUT).double()
     reports = []
     ranking, regression = fixed_batches()
     each = [
@@ -440,7 +450,7 @@ def test_T8_two_processes_do_what_one_does(tmp_path):
     assert losses.shape == (6, 3)
     torch.testing.assert_close(losses_of_two[:, :2], losses[:, :2], atol=1e-5, rtol=0)
     largest = gradients.abs().amax(dim=1, keepdim=True)  # of each update
-    assert largest.min() > 1e-4, "or there would be nothing to compare"
+    assert largest.min() > 1e-5, "or there would be nothing to compare"
     torch.testing.assert_close(gradients_of_two / largest, gradients / largest, atol=1e-5, rtol=0)
 
 
@@ -534,9 +544,9 @@ def test_resuming_another_run_is_refused(tmp_path):
 
 def test_a_new_run_does_not_take_up_an_old_one(tmp_path):
     run(tmp_path, max_steps=4)
-    run(tmp_path, max_steps=3)
-    assert [path.name for path in list_checkpoints(tmp_path / "checkpoints")] == ["step-00000002"]
-    assert [line["step"] for line in metrics(tmp_path) if "losses" in line] == [1, 2, 3]
+    run(tmp_path, max_steps=1)
+    assert list_checkpoints(tmp_path / "checkpoints") == []
+    assert [line["step"] for line in metrics(tmp_path) if "losses" in line] == [1]
 
 
 def test_without_a_checkpoint_there_is_nothing_to_take_up(tmp_path):

@@ -2,11 +2,13 @@
 
 import random
 
+import numpy as np
 import pytest
 import torch
 
 pytest.importorskip("sentence_transformers")
 
+from sentence_transformers import SentenceTransformer
 from sentence_transformers.sentence_transformer import losses as theirs
 from sentence_transformers.sentence_transformer.datasets import NoDuplicatesDataLoader
 from sentence_transformers.sentence_transformer.readers import InputExample
@@ -16,7 +18,7 @@ from minisbert.data import Example, NoDuplicatesBatches, nli_triplets, read_nli
 from minisbert.losses import CosineSimilarityLoss, MatryoshkaLoss, MultipleNegativesRankingLoss
 from tests.parity.reference_training import reference_run
 from tests.parity.test_trained_models import SHARED
-from tests.tiny import CONFIGS, tiny_folder
+from tests.tiny import CONFIGS, SENTENCES, tiny_folder, tiny_model
 from tests.training_case import NO_DROPOUT, TRIPLETS, compare, train
 
 pytestmark = [pytest.mark.reference, pytest.mark.filterwarnings("ignore")]
@@ -35,6 +37,14 @@ def test_every_step_of_two_objectives(model_type, dtype, tmp_path, monkeypatch):
     assert len(steps) == 9
     assert max(max(step.gradient_norms.values()) for step in steps) > 0.05, "clipping must have had something to do"
     compare(steps, expected, model, their_parameters)
+
+
+@pytest.mark.parametrize("model_type", CONFIGS)
+def test_T9_a_trained_model_opens_in_sentence_transformers(model_type, tmp_path):
+    model = tiny_model(model_type)
+    train(model, output=tmp_path / "model")
+    theirs = SentenceTransformer(str(tmp_path / "model"), device="cpu").encode(SENTENCES)
+    np.testing.assert_allclose(model.encode(SENTENCES), theirs, rtol=0, atol=1e-5)
 
 
 class GivenEmbeddings(torch.nn.Module):
