@@ -6,6 +6,7 @@ python encode.py -m jhgan/ko-sroberta-multitask -i sentences.txt -o vectors.npy
 python encode.py -i sts-test.tsv --text-field sentence1 -o vectors.npy --normalize
 python encode.py --similarity "치타가 들판을 달린다." "치타가 먹이를 쫓는다." "날씨가 춥다."
 python encode.py --query "배고픈데 뭐 먹지?" -i sentences.txt --top-k 3
+torchrun --nproc-per-node 2 encode.py -m jhgan/ko-sroberta-multitask -i sentences.txt -o vectors.npy
 
 Vectors go to the file, or to standard output as JSON lines; everything else goes to standard error. Row i of the
 output is text i of the input. Exit codes: 0 done, 2 bad usage or input, 3 bad model folder, 4 Hub or network, 5 file
@@ -28,8 +29,9 @@ import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn, TextIO
+from typing import TYPE_CHECKING, Any, TextIO
 
+from minisbert.command_line import OneLineParser
 from minisbert.errors import FILE_SYSTEM_EXIT_CODE, InputError, MinisbertError, ModelError
 
 if TYPE_CHECKING:
@@ -51,14 +53,6 @@ INTERRUPTED, TERMINATED = 130, 143  # exit codes: 128 + the number of the signal
 
 class Terminated(BaseException):
     """SIGTERM arrived."""
-
-
-class OneLineParser(argparse.ArgumentParser):
-    """Reports bad usage in one line, as every other failure."""
-
-    def error(self, message: str) -> NoReturn:
-        """End with exit code 2."""
-        self.exit(InputError.exit_code, f"{self.prog}: {message} (see --help)\n")
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -140,11 +134,15 @@ def run(args: argparse.Namespace) -> int:
             from minisbert.vector_output import check_output
 
             check_output(Path(args.output), args.overwrite)
-        encoder = Encoder(load_model(args), args)
+        rank, processes = stack.enter_context(join_processes(args))
+        encoder = Encoder(load_model(args), args, rank, processes)
         if args.query is not None:
             print_most_similar(encoder, texts, args.query, args.top_k)
         elif args.similarity:
             print_similarities(encoder, list(texts))
+        elif rank > 0:  # the first process writes
+            for block in blocks(texts):
+                encoder(block)
         elif args.output not in (None, "-"):
             write_vectors(encoder, texts, Path(args.output), args.resume)
         elif args.output == "-" or not sys.stdout.isatty():
@@ -152,6 +150,8 @@ def run(args: argparse.Namespace) -> int:
         else:
             show(encoder, list(texts))
         sys.stdout.flush()  # here a failure can still be reported
+    if rank > 0:
+        return 0
     if encoder.not_nfc:
         _say(
             f"note: {encoder.not_nfc} of {encoder.rows} texts are not in Unicode normal form C (decomposed Hangul, as "
@@ -233,12 +233,50 @@ def load_model(args: argparse.Namespace) -> "SentenceEncoder":
     return model
 
 
+@contextlib.contextmanager
+def join_processes(args: argparse.Namespace) -> Iterator[tuple[int, int]]:
+    """Join the other processes if torchrun started several; yields the rank of this one and their number."""
+    if "LOCAL_RANK" not in os.environ:
+        yield 0, 1
+        return
+    import torch
+    import torch.distributed as distributed
+
+    if args.resume:
+        raise InputError("--resume is for one process; run it without torchrun")
+    if args.device is None and torch.cuda.is_available():
+        args.device = f"cuda:{os.environ['LOCAL_RANK']}"
+    distributed.init_process_group("gloo")  # vectors are exchanged on the CPU
+    try:
+        rank = distributed.get_rank()
+        if rank > 0:
+            args.quiet = True
+            sys.stdout = open(os.devnull, "w")
+        yield rank, distributed.get_world_size()
+    finally:
+        distributed.destroy_process_group()
+
+
+def gather_from_processes(
+    vectors: "npt.NDArray[np.float32]", reports: "list[EncodeReport]", processes: int
+) -> "tuple[npt.NDArray[np.float32], list[EncodeReport]]":
+    """The vectors of all processes in the order of their texts, and all reports."""
+    import numpy as np
+    import torch.distributed as distributed
+
+    parts: list[Any] = [None] * processes
+    distributed.all_gather_object(parts, (vectors, reports))
+    return np.concatenate([part[0] for part in parts]), [report for part in parts for report in part[1]]
+
+
 @dataclass
 class Encoder:
     """A model with the options of the command line, which counts what it encodes."""
 
     model: "SentenceEncoder"
     args: argparse.Namespace
+    rank: int = 0  # of this process
+    processes: int = 1
     rows: int = 0
     tokens: int = 0
     truncated: int = 0
@@ -252,21 +290,27 @@ class Encoder:
         prompt_name = args.prompt_name
         if args.prompt is None and prompt_name is None:
             prompt_name = next((name for name in prompt_names if name in self.model.folder.prompts), None)
+        first, last = (len(texts) * rank // self.processes for rank in (self.rank, self.rank + 1))
+        reports: list[EncodeReport] = []
         try:
             vectors: npt.NDArray[np.float32] = self.model.encode(
-                texts,
+                texts[first:last],
                 max_tokens_per_batch=args.batch_tokens,
                 normalize_embeddings=args.normalize,
                 truncate_dim=args.truncate_dim,
                 prompt=args.prompt,
                 prompt_name=prompt_name,
                 show_progress_bar=False if args.quiet else None,
-                on_report=self.count,
+                on_report=reports.append,
             )
         except MinisbertError as error:
             if error.row is not None:
-                error.row += self.rows  # the model counts from the first of `texts`
+                error.row += self.rows + first  # the model counts from the first of its texts
             raise
+        if self.processes > 1:
+            vectors, reports = gather_from_processes(vectors, reports, self.processes)
+        for report in reports:
+            self.count(report)
         return vectors
 
     def count(self, report: "EncodeReport") -> None:

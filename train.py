@@ -22,8 +22,9 @@ import time
 import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any
 
+from minisbert.command_line import OneLineParser
 from minisbert.errors import FILE_SYSTEM_EXIT_CODE, InputError, MinisbertError
 from minisbert.recipes import RECIPES, Recipe, Task, describe_recipes
 
@@ -84,14 +85,6 @@ class Stop:
         if not self.training:
             raise KeyboardInterrupt
         _say("stopping after this step; once more to stop at once")
-
-
-class OneLineParser(argparse.ArgumentParser):
-    """Reports bad usage in one line, as every other failure."""
-
-    def error(self, message: str) -> NoReturn:
-        """End with exit code 2."""
-        self.exit(InputError.exit_code, f"{self.prog}: {message} (see --help)\n")
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -181,7 +174,8 @@ def run(args: argparse.Namespace, stop: Stop) -> int:
         objectives, sets = build_objectives(recipe, examples)
         if recipe.base is None:
             assert recipe.model_type is not None
-            model = mini.new_model(recipe.model_type, args.data, recipe.seed).to(device or "cpu")
+            model = mini.new_model(recipe.model_type, args.data, recipe.seed)
+            model.to(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         else:
             model = SentenceEncoder.from_pretrained(recipe.base, device=device, max_seq_length=args.max_length)
         if recipe.max_seq_length is not None:

@@ -7,6 +7,7 @@ anything read.
 Formats: https://github.com/huggingface/safetensors (8 bytes of length, a JSON header, the data); `torch.save`.
 """
 
+import errno
 import os
 import zipfile
 from collections.abc import Callable, Mapping, Sequence
@@ -111,15 +112,23 @@ def save_checkpoint(
     that want it would otherwise warn; no sentence embedding depends on it.
     """
     parameters = dict(model.named_parameters())
-    tensors = {
-        theirs: parameters[ours].detach().cpu().contiguous()
-        for theirs, ours in architecture.names(layers, model).items()
-    }
+    tensors = {theirs: parameters[ours].detach() for theirs, ours in architecture.names(layers, model).items()}
     dtype = next(iter(tensors.values())).dtype
     for name, shape in _carried_shapes(model, architecture).items():
         tensors[name] = (carried[name] if name in carried else torch.zeros(shape)).to(dtype)
-    path = folder / SAFETENSORS
-    save_file(tensors, path, metadata={"format": "pt"})
+    write_tensors(folder / SAFETENSORS, tensors)
+
+
+def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
+    """Write a safetensors file and bring it to the disk.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    try:
+        save_file({name: tensor.cpu().contiguous() for name, tensor in tensors.items()}, path, {"format": "pt"})
+    except safetensors.SafetensorError as error:  # the disk is full, most often
+        raise OSError(errno.EIO, one_line(error), str(path)) from None
     umask = os.umask(0)
     os.umask(umask)
     path.chmod(0o666 & ~umask)  # save_file makes files that only their owner can read
@@ -193,12 +202,18 @@ def _open(folder: Path) -> dict[str, StoredTensor]:
 def _open_safetensors(path: Path) -> dict[str, StoredTensor]:
     header = _read_header(path)
     try:
-        file = safetensors.safe_open(path, framework="pt")
+        safetensors.safe_open(path, framework="pt")  # checks that the ranges in the header fit the file
     except (safetensors.SafetensorError, OSError) as error:
         raise ModelError(f"{path}: not a safetensors file: {one_line(error)}") from None
 
     def reader(name: str) -> Callable[[], Tensor]:
-        return lambda: file.get_tensor(name)
+        def read() -> Tensor:
+            # Opened anew for every tensor: what is mapped into memory is then given back when the tensor is.
+            with safetensors.safe_open(path, framework="pt") as file:
+                tensor: Tensor = file.get_tensor(name)
+            return tensor
+
+        return read
 
     return {
         name: StoredTensor(path, str(entry["dtype"]), tuple(entry["shape"]), reader(name))

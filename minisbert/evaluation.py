@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
+from minisbert.command_line import OneLineParser
 from minisbert.data import read_sts
 from minisbert.errors import FILE_SYSTEM_EXIT_CODE, InputError, MinisbertError
 
@@ -124,9 +125,7 @@ class EmbeddingSimilarityEvaluator:
 
 def build_parser() -> argparse.ArgumentParser:
     """The command line of `python -m minisbert.evaluation`."""
-    parser = argparse.ArgumentParser(
-        prog="python -m minisbert.evaluation", description="The eight KorSTS numbers of a model."
-    )
+    parser = OneLineParser(prog="python -m minisbert.evaluation", description="The eight KorSTS numbers of a model.")
     parser.add_argument("-m", "--model", required=True, metavar="SOURCE", help="a folder, or owner/name[@revision]")
     parser.add_argument("--data", required=True, type=Path, metavar="FILE", help="a KorSTS file, such as sts-test.tsv")
     parser.add_argument("--json", action="store_true", help="print JSON instead of a table")

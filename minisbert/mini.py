@@ -19,7 +19,7 @@ import tokenizers
 import torch
 
 from minisbert import corpora
-from minisbert.data import NLI_LABELS, Example, nli_triplets, read_nli, sts_examples
+from minisbert.data import NLI_LABELS, Example, read_nli, sts_examples
 from minisbert.folder import ModelFolder
 from minisbert.pooling import Pooling
 from minisbert.sentence_encoder import FAMILIES, SentenceEncoder
@@ -28,10 +28,10 @@ from minisbert.tokenization import Tokenizer
 
 VOCABULARY_SIZE = 4000
 SHAPE = {
-    "hidden_size": 192,
+    "hidden_size": 256,
     "num_hidden_layers": 2,
     "num_attention_heads": 4,
-    "intermediate_size": 384,
+    "intermediate_size": 512,
     "hidden_act": "gelu",
     "max_position_embeddings": 130,
     "type_vocab_size": 1,
@@ -62,18 +62,16 @@ def load_examples(folder: Path, task: str, seed: int) -> tuple[list[Example], li
 
     Args:
         folder: holds the five folders named above.
-        task: "pairs" (two texts that mean the same), "small-nli" (triplets) or "sts" (scored pairs).
+        task: "pairs" (two texts that mean the same) or "sts" (scored pairs).
         seed: of the draws.
     """
     nli_files = [folder / "kor-nlu-datasets" / file.path for file in corpora.NLI_SMALL]
     klue_file = folder / "klue" / "klue-nli-v1.1_dev.json"
     sts_file = folder / "kor-nlu-datasets" / corpora.STS_TRAIN.path
     nli = [pair for file in nli_files for pair in read_nli(file)] + _read_klue_nli(klue_file)
-    sts = sts_examples(sts_file, on_bad_row=lambda error: None)  # a few lines of KorSTS train lack a text
+    sts = sts_examples(sts_file)
     if task == "sts":
         return sts, [sts_file]
-    if task == "small-nli":
-        return nli_triplets(nli, seed), [*nli_files, klue_file]
     paraphrase_file, question_files, request_file = _pair_files(folder)
     pairs = _read_paraphrases(paraphrase_file, seed) + _read_questions(question_files) + _read_requests(request_file)
     pairs += [Example((premise, hypothesis)) for premise, hypothesis, label in nli if label == NLI_LABELS[0]]
@@ -89,7 +87,7 @@ def new_model(model_type: str, folder: Path, seed: int) -> SentenceEncoder:
         folder: as in `load_examples`.
         seed: of the weights.
     """
-    examples = [example for task in ("pairs", "small-nli", "sts") for example in load_examples(folder, task, seed)[0]]
+    examples = [example for task in ("pairs", "sts") for example in load_examples(folder, task, seed)[0]]
     backend = _train_tokenizer(sorted({text for example in examples for text in example.texts}))
     fields = {
         "model_type": model_type,

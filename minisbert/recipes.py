@@ -39,6 +39,7 @@ class Recipe:
 
 NLI, LARGE_NLI, STS = Task("nli", "mnrl", 64), Task("nli", "mnrl", 128), Task("sts", "cosine", 8)
 DIMS = (768, 512, 256, 128, 64, 32)
+MINI = {"ko-mini": "roberta", "ko-mini-bert": "bert", "ko-mini-deberta": "deberta-v2"}
 ROBERTA, BERT, DEBERTA = "klue/roberta-base", "klue/bert-base", "kakaobank/kf-deberta-base"
 
 # fmt: off
@@ -56,6 +57,10 @@ _ROWS = (
     # A user's fine-tune on ten question-answer pairs, labels 1.0: the data are given with --train.
     Recipe("pet-questions", "jhgan/ko-sroberta-multitask", (Task("own", "cosine", 16),), 5, 0, 42,
            learning_rate=5e-5, weight_decay=0.0, optimizer="adamw", eps=1e-8),
+    # The default model in weights/, from nothing, in each architecture; see mini.py.
+    *(Recipe(name, None, (Task("pairs", "mnrl", 48), Task("sts", "cosine", 32)), 6, 50, 1,
+             learning_rate=5e-4, optimizer="adamw", eps=1e-8, max_seq_length=64, model_type=model_type)
+      for name, model_type in MINI.items()),
 )
 # fmt: on
 RECIPES = {recipe.name: recipe for recipe in _ROWS}

@@ -5,7 +5,6 @@ which holds the rest, and sha256.json, the SHA-256 of every other file. It is wr
 and renamed. Reading verifies the hashes; nothing is unpickled.
 """
 
-import errno
 import hashlib
 import os
 import shutil
@@ -15,12 +14,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
-from torch import Tensor, nn
+from safetensors.torch import load_file
+from torch import nn
 
+from minisbert.checkpoint import write_tensors
 from minisbert.errors import InputError, ModelError
-from minisbert.files import flush_to_disk, one_line, read_json_object, write_json
+from minisbert.files import read_json_object, write_json
 
 STATE = "state.json"
 MODEL = "model.safetensors"
@@ -59,7 +58,7 @@ def save_state(
     temporary.mkdir(parents=True)
     try:
         for name, contents in tensors.items():
-            _write_tensors(temporary / name, contents)
+            write_tensors(temporary / name, contents)
         write_json(temporary / STATE, {**state, "step": step})
         write_json(temporary / HASHES, {name: _sha256(temporary / name) for name in (*tensors, STATE)})
         _flush_folder(temporary)
@@ -151,18 +150,6 @@ def _restore(path: Path, model: nn.Module, optimizers: Sequence[torch.optim.Opti
 
 def _optimizer_file(number: int) -> str:
     return f"optimizer-{number}.safetensors"
-
-
-def _write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
-    try:
-        save_file({name: tensor.cpu().contiguous() for name, tensor in tensors.items()}, path)
-    except SafetensorError as error:  # the disk is full, most often
-        raise OSError(errno.EIO, one_line(error), str(path)) from None
-    umask = os.umask(0)
-    os.umask(umask)
-    path.chmod(0o666 & ~umask)  # save_file makes files that only their owner can read
-    with path.open("rb+") as file:
-        flush_to_disk(file)
 
 
 def _sha256(path: Path) -> str:

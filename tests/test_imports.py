@@ -15,10 +15,10 @@ PACKAGES = {"torch", "tokenizers", "safetensors", "huggingface_hub", "numpy"}
 ORDER = (
     "errors",
     "layers pooling similarity batching display losses optim",
-    "config files text_input",
+    "config files text_input command_line",
     "bert roberta deberta_v2 tokenizer_checks",
-    "tokenization checkpoint folder vector_output data training_log training_state",
-    "hub corpora",
+    "tokenization checkpoint folder vector_output data training_log",
+    "hub corpora training_state",
     "sentence_encoder",
     "training evaluation",
     "recipes mini",

@@ -6,10 +6,13 @@ What can go wrong is in test_training_cases.py, every number of a run in parity/
 import csv
 import json
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
 
 from minisbert import SentenceEncoder
 from minisbert.batching import plan_batches
@@ -18,8 +21,8 @@ from minisbert.errors import InputError
 from minisbert.losses import CosineSimilarityLoss
 from minisbert.training import Objective, Stopped, embed_columns, fit, largest_spearman
 from minisbert.training_log import EVALUATION_COLUMNS, TrainingLog
-from tests.tiny import CONFIGS, SENTENCES, tiny_model
-from tests.training_case import NO_DROPOUT, PAIRS, train
+from tests.tiny import CONFIGS, SENTENCES, tiny_folder, tiny_model
+from tests.training_case import NO_DROPOUT, PAIRS, TRAINING_MODEL, compare, train
 
 
 class Scores:
@@ -37,6 +40,20 @@ class Scores:
             for function in ("cosine", "euclidean", "manhattan", "dot")
             for correlation in ("pearson", "spearman")
         }
+
+
+def test_golden_run(tmp_path):
+    """Every step of a run that sentence-transformers recorded (tests/golden/record.py)."""
+    path = Path(__file__).parent / "golden" / "training.safetensors"
+    with safe_open(path, framework="pt") as file:
+        steps = json.loads(file.metadata()["steps"])
+    recording = load_file(path)
+    folder = tiny_folder(tmp_path / "model", TRAINING_MODEL, **NO_DROPOUT)
+    start = {name.removeprefix("weights/"): value for name, value in recording.items() if name.startswith("weights/")}
+    save_file(start, folder / "model.safetensors")
+    model = SentenceEncoder.from_pretrained(folder, device="cpu", dtype=torch.float64)
+    end = {name.removeprefix("trained/"): value for name, value in recording.items() if name.startswith("trained/")}
+    compare(train(model), steps, model, end)
 
 
 def cosine(batch_size=4, examples=PAIRS, seed=1):

@@ -17,6 +17,7 @@ from minisbert.training import Objective, fit
 from minisbert.training_log import StepReport
 
 EPOCHS, WARMUP_STEPS, LEARNING_RATE, WEIGHT_DECAY, MAX_GRAD_NORM = 3, 4, 1e-3, 0.01, 0.05
+TRAINING_MODEL = "roberta"  # of the golden file
 NO_DROPOUT = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
 
 SUBJECTS = ["남자", "여자", "아이", "고양이"]

@@ -16,7 +16,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 
 from minisbert import SentenceEncoder
 from minisbert.batching import plan_batches
@@ -109,7 +108,7 @@ def measure_parts(model: SentenceEncoder, sentences: list[str], total: float) ->
             }
             start = time.perf_counter()
             for layer in layers:
-                F.linear(inputs[layer.in_features], layer.weight, layer.bias)
+                layer(inputs[layer.in_features])
             if model.device.type == "cuda":
                 torch.cuda.synchronize()
             products += time.perf_counter() - start

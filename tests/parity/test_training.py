@@ -14,12 +14,14 @@ from sentence_transformers.sentence_transformer.datasets import NoDuplicatesData
 from sentence_transformers.sentence_transformer.readers import InputExample
 
 from minisbert import SentenceEncoder
-from minisbert.data import Example, NoDuplicatesBatches, nli_triplets, read_nli
+from minisbert.data import Batch, Example, NoDuplicatesBatches, nli_triplets, read_nli
 from minisbert.losses import CosineSimilarityLoss, MatryoshkaLoss, MultipleNegativesRankingLoss
-from tests.parity.reference_training import reference_run
+from minisbert.recipes import RECIPES
+from minisbert.training import Objective, fit
+from tests.parity.reference_training import Loader, reference_run
 from tests.parity.test_trained_models import SHARED
 from tests.tiny import CONFIGS, SENTENCES, tiny_folder, tiny_model
-from tests.training_case import NO_DROPOUT, TRIPLETS, compare, train
+from tests.training_case import NO_DROPOUT, TRIPLETS, Fixed, compare, train
 
 pytestmark = [pytest.mark.reference, pytest.mark.filterwarnings("ignore")]
 
@@ -45,6 +47,52 @@ def test_T9_a_trained_model_opens_in_sentence_transformers(model_type, tmp_path)
     train(model, output=tmp_path / "model")
     theirs = SentenceTransformer(str(tmp_path / "model"), device="cpu").encode(SENTENCES)
     np.testing.assert_allclose(model.encode(SENTENCES), theirs, rtol=0, atol=1e-5)
+
+
+QUESTIONS = [
+    ("강아지가 밥을 안 먹어요", "사료를 따뜻한 물에 불려 주세요"),
+    ("고양이가 물을 안 마셔요", "물그릇을 여러 곳에 두세요"),
+    ("산책은 하루에 몇 번이 좋아요?", "두 번이면 충분해요"),
+    ("발톱은 언제 깎아요?", "두세 주에 한 번 깎아 주세요"),
+    ("예방 접종은 언제부터 해요?", "생후 여섯 주부터 시작해요"),
+    ("고양이 털이 너무 빠져요", "매일 빗질을 해 주세요"),
+    ("강아지가 자꾸 짖어요", "무엇을 보고 짖는지 먼저 살펴보세요"),
+    ("간식은 얼마나 줘도 돼요?", "하루 먹는 양의 십분의 일까지요"),
+    ("목욕은 얼마나 자주 시켜요?", "한 달에 한두 번이면 돼요"),
+    ("화장실을 못 가려요", "같은 자리에서 칭찬해 주세요"),
+]
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+def test_the_pet_question_recipe(dtype, tmp_path):
+    """Ten questions with their answers, label 1.0: the same losses in every step."""
+    recipe = RECIPES["pet-questions"]
+    folder = tiny_folder(tmp_path / "model", "roberta", **NO_DROPOUT)
+    theirs_model = SentenceTransformer(str(folder), device="cpu").to(dtype)
+    expected = []
+    loss = theirs.CosineSimilarityLoss(theirs_model)
+    loss.register_forward_hook(lambda _module, _inputs, output: expected.append(output.item()))
+    batch = Batch(tuple(map(list, zip(*QUESTIONS, strict=True))), [1.0] * len(QUESTIONS))
+    theirs_model.old_fit(
+        [(Loader(Fixed([[batch]])), loss)],
+        epochs=recipe.epochs,
+        warmup_steps=recipe.warmup,
+        optimizer_params={"lr": recipe.learning_rate},
+        weight_decay=recipe.weight_decay,
+        show_progress_bar=False,
+    )
+    found = []
+    fit(
+        SentenceEncoder.from_pretrained(folder, device="cpu", dtype=dtype),
+        [Objective(Fixed([[batch]]), CosineSimilarityLoss(), "own")],
+        epochs=recipe.epochs,
+        learning_rate=recipe.learning_rate,
+        warmup_steps=recipe.warmup,
+        weight_decay=recipe.weight_decay,
+        on_step=lambda report: found.append(report.losses["own"]),
+    )
+    assert len(found) == recipe.epochs
+    assert found == pytest.approx(expected, abs=1e-11 if dtype == torch.float64 else 1e-6)
 
 
 class GivenEmbeddings(torch.nn.Module):
