@@ -463,12 +463,14 @@ def finish(
 
     from minisbert import SentenceEncoder
     from minisbert.corpora import git_hash
-    from minisbert.files import write_json
+    from minisbert.files import read_json_object, write_json
     from minisbert.model_card import versions, write_model_card
 
     model = SentenceEncoder.from_pretrained(args.output, device=args.device)
     if recipe.base is None:  # small on purpose: half precision halves the file, and rounds no score visibly
         model.to(torch.float16).save_pretrained(args.output)
+        config = read_json_object(args.output / "config.json")
+        write_json(args.output / "config.json", {**config, "torch_dtype": "float32"})  # what readers compute in
         model.float()
     scores = {}
     if test is not None:
@@ -476,7 +478,12 @@ def finish(
         _say(f"test: {_scores(scores)}")
     record = {
         "recipe": dataclasses.asdict(recipe),
-        "flags": {name: str(value) for name, value in vars(args).items() if value not in (None, False)},
+        # Of paths the last part alone: where folders lie on this machine is nobody's concern.
+        "flags": {
+            name: value.name if isinstance(value, Path) else str(value)
+            for name, value in vars(args).items()
+            if value not in (None, False)
+        },
         "overridden": overridden(recipe),
         "data": {str(path.name): {"git_hash": git_hash(path)} for each in sets for path in each.paths},
         "scores": {name: None if math.isnan(value) else value for name, value in scores.items()},  # JSON has no NaN

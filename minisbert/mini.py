@@ -26,6 +26,17 @@ from minisbert.sentence_encoder import FAMILIES, SentenceEncoder
 from minisbert.text_input import read_lines
 from minisbert.tokenization import Tokenizer
 
+# For the model card.
+LICENCE = "cc-by-sa-4.0"
+DATA_AND_LICENCES = """## Data and Licences
+
+Trained from nothing, with a vocabulary of its own, on open Korean data: KorNLI (xnli.dev, xnli.test) and KorSTS (train; dev
+picked the best model) by Kakao Brain, KLUE-NLI (dev) by the KLUE team, ParaKQC and sae4k by Won Ik Cho et al., all under
+[CC BY-SA 4.0](https://creativecommons.org/licenses/by-sa/4.0/), and the question pairs of songys/Question_pair under the MIT
+licence. The model is shared under CC BY-SA 4.0 likewise. KorSTS test was used for the scores below alone.
+
+It is small, and it has seen little: good for trying things out, for texts like those above, and as a start for one's own
+pairs; the published models of full size are better by far (see Evaluation, and compare their cards)."""
 VOCABULARY_SIZE = 4000
 SHAPE = {
     "hidden_size": 256,

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from minisbert import mini
 from minisbert.data import Example
 from minisbert.display import printable
 from minisbert.files import replacing
@@ -91,6 +92,7 @@ def write_model_card(
         _front_matter(recipe, sets, losses),
         _description(model, recipe, folder.resolve().name),
         _usage(model, folder.resolve().name),
+        mini.DATA_AND_LICENCES if recipe.base is None else "",
         _evaluation(scores),
         "## Training Details\n\n### Training Datasets",
         *(_training_set(model, each) for each in sets),
@@ -114,16 +116,18 @@ def _front_matter(recipe: Recipe, sets: Sequence[TrainingSet], losses: Sequence[
     lines = ["---", "language:", "- ko", "tags:", *(f"- {tag}" for tag in tags)]
     if recipe.base and not Path(recipe.base).exists():
         lines.append(f"base_model: {recipe.base.partition('@')[0]}")
+    if recipe.base is None:
+        lines.append(f"license: {mini.LICENCE}")
     return "\n".join([*lines, "pipeline_tag: sentence-similarity", "library_name: sentence-transformers", "---"])
 
 
 def _description(model: SentenceEncoder, recipe: Recipe, name: str) -> str:
-    origin = f"finetuned from {recipe.base}" if recipe.base else "trained from nothing"
+    origin = f"finetuned from {recipe.base} with minisbert" if recipe.base else "made from nothing with minisbert"
     width = model.embedding_dimension
     normalize = "\n  (2): Normalize()" if model.folder.normalize else ""
     return f"""# {name}
 
-This is a [sentence-transformers](https://www.SBERT.net) model {origin}, trained with minisbert. It maps sentences to a
+This is a [sentence-transformers](https://www.SBERT.net) model {origin}. It maps sentences to a
 {width}-dimensional dense vector space and can be used for semantic textual similarity, semantic search, paraphrase mining,
 clustering and more.
 
