@@ -456,4 +456,7 @@ def _terminate(*_: object) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    exit_code = main()
+    with contextlib.suppress(OSError, ValueError):
+        sys.stderr.flush()
+    os._exit(exit_code)  # everything is written; taking torch apart would need time and 70 MB more
