@@ -51,7 +51,9 @@ def test_the_base_model_is_named_as_the_hub_knows_it(card, tmp_path):
     task = Task("own", "cosine", 16)
     assert "\nbase_model: team/model\n" in card(Recipe("own", "team/model@v1", (task,), 1, 0, 42))
     assert "base_model:" not in card(Recipe("own", str(tmp_path), (task,), 1, 0, 42))
-    assert "trained from nothing" in card(Recipe("mini", None, (task,), 1, 0, 42))
+    from_nothing = card(Recipe("mini", None, (task,), 1, 0, 42))
+    assert "made from nothing with minisbert" in from_nothing
+    assert "\nlicense: cc-by-sa-4.0\n" in from_nothing
 
 
 def test_data_losses_and_scores(card):
