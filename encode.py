@@ -373,7 +373,7 @@ def write_vectors(encoder: Encoder, texts: Iterator[str], path: Path, resume: bo
             if output.rows > output.noted_rows:  # what is done is noted before more is begun
                 output.note(encoder.run)
             output.append(block, encoder(block))
-        output.finish(encoder([]).shape[1])
+        output.finish(encoder.args.truncate_dim or encoder.model.embedding_dimension)
     except BaseException:
         if output.close():
             _say(f"note: {output.noted_rows} rows are kept beside {path}; --resume goes on from there")

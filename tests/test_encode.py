@@ -9,6 +9,7 @@ import io
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -595,3 +596,26 @@ def test_E20_a_reader_that_never_reads_is_no_failure(start):
     process.stdout.close()
     assert process.wait() == 0
     assert process.stderr.read() == b""
+
+
+@pytest.mark.parametrize("rows", [0, 1, 30])
+def test_two_processes_of_torchrun_write_what_one_writes(run, start, tmp_path, monkeypatch, rows):
+    texts = sentences(rows)
+    (tmp_path / "a.txt").write_text("\n".join(texts), encoding="utf-8")
+    run("-i", "a.txt", "-o", "one.npy")
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        address = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(probe.getsockname()[1]), "WORLD_SIZE": "2"}
+    for name, value in address.items():
+        monkeypatch.setenv(name, value)
+    processes = []
+    for rank in ("0", "1"):
+        monkeypatch.setenv("RANK", rank)
+        monkeypatch.setenv("LOCAL_RANK", rank)
+        processes.append(start("-i", "a.txt", "-o", "two.npy"))
+    (_, report), (printed, silence) = (process.communicate(timeout=60) for process in processes)
+    assert [process.returncode for process in processes] == [0, 0]
+    assert report.decode().startswith(f"encode.py: {rows} rows")
+    assert printed == silence == b""
+    np.testing.assert_allclose(np.load("two.npy"), np.load("one.npy"), atol=1e-6)
+    assert left_in(tmp_path) == ["a.txt", "one.npy", "two.npy"]
