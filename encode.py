@@ -134,13 +134,18 @@ def run(args: argparse.Namespace) -> int:
             from minisbert.vector_output import check_output
 
             check_output(Path(args.output), args.overwrite)
-        rank, processes = stack.enter_context(join_processes(args))
-        encoder = Encoder(load_model(args), args, rank, processes)
+        from minisbert.processes import is_main_process, join_processes
+
+        args.device = stack.enter_context(join_processes(args.device, "gloo"))  # vectors are exchanged on the CPU
+        if not is_main_process():
+            args.quiet = True
+            sys.stdout = open(os.devnull, "w")
+        encoder = Encoder(load_model(args), args)
         if args.query is not None:
             print_most_similar(encoder, texts, args.query, args.top_k)
         elif args.similarity:
             print_similarities(encoder, list(texts))
-        elif rank > 0:  # the first process writes
+        elif not is_main_process():  # the first process writes
             for block in blocks(texts):
                 encoder(block)
         elif args.output not in (None, "-"):
@@ -150,8 +155,8 @@ def run(args: argparse.Namespace) -> int:
         else:
             show(encoder, list(texts))
         sys.stdout.flush()  # here a failure can still be reported
-    if rank > 0:
-        return 0
+        if not is_main_process():
+            return 0
     if encoder.not_nfc:
         _say(
             f"note: {encoder.not_nfc} of {encoder.rows} texts are not in Unicode normal form C (decomposed Hangul, as "
@@ -170,6 +175,8 @@ def check_usage(args: argparse.Namespace) -> None:
         raise InputError("nothing to encode: give texts, or --input FILE (see --help)")
     if sum((args.similarity, args.query is not None, args.output is not None)) > 1:
         raise InputError("choose one of --output, --similarity and --query")
+    if "LOCAL_RANK" in os.environ and (args.resume or (not args.texts and args.input in (None, "-"))):
+        raise InputError("--resume and standard input are for one process; run it without torchrun")
     if args.resume and args.output in (None, "-"):
         raise InputError("--resume needs --output FILE")
     if args.hub_timeout is not None and not args.hub_timeout > 0:
@@ -233,38 +240,14 @@ def load_model(args: argparse.Namespace) -> "SentenceEncoder":
     return model
 
 
-@contextlib.contextmanager
-def join_processes(args: argparse.Namespace) -> Iterator[tuple[int, int]]:
-    """Join the other processes if torchrun started several; yields the rank of this one and their number."""
-    if "LOCAL_RANK" not in os.environ:
-        yield 0, 1
-        return
-    import torch
-    import torch.distributed as distributed
-
-    if args.resume:
-        raise InputError("--resume is for one process; run it without torchrun")
-    if args.device is None and torch.cuda.is_available():
-        args.device = f"cuda:{os.environ['LOCAL_RANK']}"
-    distributed.init_process_group("gloo")  # vectors are exchanged on the CPU
-    try:
-        rank = distributed.get_rank()
-        if rank > 0:
-            args.quiet = True
-            sys.stdout = open(os.devnull, "w")
-        yield rank, distributed.get_world_size()
-    finally:
-        distributed.destroy_process_group()
-
-
 def gather_from_processes(
-    vectors: "npt.NDArray[np.float32]", reports: "list[EncodeReport]", processes: int
+    vectors: "npt.NDArray[np.float32]", reports: "list[EncodeReport]"
 ) -> "tuple[npt.NDArray[np.float32], list[EncodeReport]]":
     """The vectors of all processes in the order of their texts, and all reports."""
     import numpy as np
     import torch.distributed as distributed
 
-    parts: list[Any] = [None] * processes
+    parts: list[Any] = [None] * distributed.get_world_size()
     distributed.all_gather_object(parts, (vectors, reports))
     return np.concatenate([part[0] for part in parts]), [report for part in parts for report in part[1]]
 
@@ -275,8 +258,6 @@ class Encoder:
 
     model: "SentenceEncoder"
     args: argparse.Namespace
-    rank: int = 0  # of this process
-    processes: int = 1
     rows: int = 0
     tokens: int = 0
     truncated: int = 0
@@ -286,15 +267,17 @@ class Encoder:
 
     def __call__(self, texts: Sequence[str], prompt_names: Sequence[str] = ()) -> "npt.NDArray[np.float32]":
         """Encode texts to float32 (N, D), with the first of `prompt_names` that the model has if none is asked for."""
+        from minisbert.processes import process_count, share_of_rows
+
         args = self.args
         prompt_name = args.prompt_name
         if args.prompt is None and prompt_name is None:
             prompt_name = next((name for name in prompt_names if name in self.model.folder.prompts), None)
-        first, last = (len(texts) * rank // self.processes for rank in (self.rank, self.rank + 1))
+        share = share_of_rows(len(texts))
         reports: list[EncodeReport] = []
         try:
             vectors: npt.NDArray[np.float32] = self.model.encode(
-                texts[first:last],
+                texts[share],
                 max_tokens_per_batch=args.batch_tokens,
                 normalize_embeddings=args.normalize,
                 truncate_dim=args.truncate_dim,
@@ -305,22 +288,18 @@ class Encoder:
             )
         except MinisbertError as error:
             if error.row is not None:
-                error.row += self.rows + first  # the model counts from the first of its texts
+                error.row += self.rows + share.start  # the model counts from the first of its texts
             raise
-        if self.processes > 1:
-            vectors, reports = gather_from_processes(vectors, reports, self.processes)
+        if process_count() > 1:
+            vectors, reports = gather_from_processes(vectors, reports)
         for report in reports:
-            self.count(report)
+            self.rows += report.rows
+            self.tokens += report.tokens
+            self.truncated += report.truncated
+            self.unknown += report.unknown
+            self.not_nfc += report.not_nfc
+        self.seconds += max(report.seconds for report in reports)  # the processes work at the same time
         return vectors
-
-    def count(self, report: "EncodeReport") -> None:
-        """Add what happened in one call to the totals."""
-        self.rows += report.rows
-        self.tokens += report.tokens
-        self.truncated += report.truncated
-        self.unknown += report.unknown
-        self.not_nfc += report.not_nfc
-        self.seconds += report.seconds
 
     def report(self) -> str:
         """The totals in one line."""
@@ -331,7 +310,7 @@ class Encoder:
         )
 
     @functools.cached_property
-    def run(self) -> dict[str, Any]:
+    def identity(self) -> dict[str, Any]:
         """What decides about the vectors: a resumed run must agree in all of it."""
         options = ("dtype", "normalize", "truncate_dim", "prompt", "prompt_name", "nfc", "batch_tokens", "compile")
         return {
@@ -365,18 +344,20 @@ def write_vectors(encoder: Encoder, texts: Iterator[str], path: Path, resume: bo
     output = VectorFile(path)
     try:
         if resume:
-            done, digest = output.resume(encoder.run)
+            done, digest = output.resume(encoder.identity)
             if done and output.skip(itertools.islice(texts, done)) != digest:
                 raise InputError(f"{path}: the input is not that of the interrupted run; start anew without --resume")
             encoder.rows = done  # rows are named and counted from the start of the output
         for block in blocks(texts):
             if output.rows > output.noted_rows:  # what is done is noted before more is begun
-                output.note(encoder.run)
+                output.note(encoder.identity)
             output.append(block, encoder(block))
-        output.finish(encoder.args.truncate_dim or encoder.model.embedding_dimension)
+        none = encoder.model.encode([], truncate_dim=encoder.args.truncate_dim, show_progress_bar=False)
+        output.finish(width=none.shape[1])
     except BaseException:
-        if output.close():
-            _say(f"note: {output.noted_rows} rows are kept beside {path}; --resume goes on from there")
+        kept = output.close()
+        if kept:
+            _say(f"note: {kept} rows are kept beside {path}; --resume goes on from there")
         raise
 
 
@@ -404,8 +385,8 @@ def print_most_similar(encoder: Encoder, texts: Iterator[str], query: str, k: in
     """Print the k texts most similar to the query, best first: similarity, number of the text, text."""
     from minisbert.display import printable
 
-    query_vector = encoder([compose(query, encoder.args.nfc)], prompt_names=("query",))
-    encoder.rows = 0  # rows are texts
+    # An encoder of its own: the report counts texts, not the query.
+    query_vector = Encoder(encoder.model, encoder.args)([compose(query, encoder.args.nfc)], prompt_names=("query",))
     best: list[tuple[float, int, str]] = []
     number = itertools.count(1)
     for block in blocks(texts):
@@ -457,6 +438,7 @@ def _terminate(*_: object) -> None:
 
 if __name__ == "__main__":
     exit_code = main()
-    with contextlib.suppress(OSError, ValueError):
-        sys.stderr.flush()
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError, ValueError, AttributeError):  # full, closed, never there
+            stream.flush()
     os._exit(exit_code)  # everything is written; taking torch apart would need time and 70 MB more

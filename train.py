@@ -105,8 +105,8 @@ def build_parser() -> argparse.ArgumentParser:
     )
     add("-m", "--model", metavar="SOURCE", help="what to start from: a folder, or owner/name[@revision]")
     add("-o", "--output", type=Path, metavar="DIR", help="folder for the model")
-    add("--dev", type=Path, metavar="FILE", help="scored pairs to pick the best model by (default: KorSTS sts-dev)")
-    add("--test", type=Path, metavar="FILE", help="scored pairs for the final score (default: KorSTS sts-test)")
+    add("--dev", type=Path, metavar="FILE", help="pairs (sentence1, sentence2, score) to pick the best model by")
+    add("--test", type=Path, metavar="FILE", help="pairs for the final score (a recipe has KorSTS for both)")
     add("--epochs", type=int, metavar="N", help="times to go through the data")
     add("--batch-size", type=int, metavar="N", help="of your own data (default: 16)")
     add("--nli-batch-size", type=int, metavar="N", help="of a recipe's ranking data")
@@ -118,7 +118,7 @@ def build_parser() -> argparse.ArgumentParser:
     add("--weight-decay", type=float, metavar="X", help="share of the learning rate by which weights shrink in a step")
     add("--max-grad-norm", type=float, metavar="X", help="longer gradients are shortened to this length")
     add("--evaluation-steps", type=int, default=1000, metavar="N", help="evaluate every N steps (default: 1000)")
-    add("--max-steps", type=int, metavar="N", help="stop after N steps")
+    add("--max-steps", type=int, metavar="N", help="stop after N steps; the schedule ends there")
     add("--seed", type=int, metavar="N", help="of triplets, batches and dropout")
     add("--matryoshka-dims", metavar="A,B,..", help="train the first A, B, .. columns of the vectors too")
     add(
@@ -154,6 +154,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         except OSError as error:
             _say(f"{error.filename}: {error.strerror}" if error.filename else str(error), everywhere=True)
             return FILE_SYSTEM_EXIT_CODE
+        except (RuntimeError, MemoryError) as error:
+            from minisbert.devices import is_out_of_memory
+
+            if not is_out_of_memory(error):
+                raise
+            _say("out of memory; lower the batch size or --max-length, or pass --recompute", everywhere=True)
+            return InputError.exit_code
         except KeyboardInterrupt:
             _say("stopped")
             return stop.exit_code
@@ -167,17 +174,23 @@ def run(args: argparse.Namespace, stop: Stop) -> int:
     import torch
 
     from minisbert import SentenceEncoder, mini
-    from minisbert.training import Stopped, fit, is_main_process
+    from minisbert.devices import usable_device
+    from minisbert.layers import EMULATES_BFLOAT16
+    from minisbert.processes import is_main_process, join_processes
+    from minisbert.training import Stopped, fit
 
-    with processes(args) as device:
+    with join_processes(args.device) as wanted:
+        device = usable_device(wanted)
         examples, dev, test = load_data(args, recipe)
         objectives, sets = build_objectives(recipe, examples)
         if recipe.base is None:
             assert recipe.model_type is not None
-            model = mini.new_model(recipe.model_type, args.data, recipe.seed)
-            model.to(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+            texts = {text for rows, _ in examples.values() for row in rows for text in row.texts}
+            model = mini.new_model(recipe.model_type, texts, recipe.seed).to(device)
         else:
             model = SentenceEncoder.from_pretrained(recipe.base, device=device, max_seq_length=args.max_length)
+        if args.dtype == "bfloat16" and device.type == "cpu" and EMULATES_BFLOAT16:
+            _say("note: this processor has no bfloat16 instructions: training is faster without --dtype bfloat16")
         if recipe.max_seq_length is not None:
             model.max_seq_length = min(recipe.max_seq_length, model.longest_text)
         if max(recipe.matryoshka_dims, default=0) > model.embedding_dimension:
@@ -189,7 +202,7 @@ def run(args: argparse.Namespace, stop: Stop) -> int:
         start = time.time()
         stop.training = True
         try:
-            with progress(args, steps) as on_step:
+            with progress(args, steps) as (on_step, say):
                 fit(
                     model,
                     objectives,
@@ -210,7 +223,7 @@ def run(args: argparse.Namespace, stop: Stop) -> int:
                     autocast=torch.bfloat16 if args.dtype == "bfloat16" else None,
                     recompute_activations=args.recompute,
                     on_step=on_step,
-                    on_evaluation=lambda step, result: _say(f"step {step}: {_scores(result)}"),
+                    on_evaluation=lambda step, result: say(f"step {step}: {_scores(result)}"),
                     should_stop=stop,
                 )
         except Stopped:
@@ -260,10 +273,8 @@ def choose_recipe(args: argparse.Namespace) -> Recipe:
     if owns_data and args.data is not None:
         raise InputError("--data is for recipes with data of their own; give --train FILE alone")
     sizes = {"own": args.batch_size, "nli": args.nli_batch_size, "sts": args.sts_batch_size}
-    tasks = tuple(
+    tasks = tuple(  # --loss is there only if the one task has data of your own
         dataclasses.replace(task, batch_size=sizes.get(task.data) or task.batch_size, loss=args.loss or task.loss)
-        if task.data == "own"
-        else dataclasses.replace(task, batch_size=sizes.get(task.data) or task.batch_size)
         for task in recipe.tasks
     )
     changes: dict[str, Any] = {
@@ -295,27 +306,6 @@ def check_output(args: argparse.Namespace) -> None:
             raise InputError(f"{args.output}: no training run was here to go on with; name another folder")
         if not (args.resume or args.overwrite):
             raise InputError(f"{args.output}: not empty; pass --resume to go on, or --overwrite to train anew into it")
-
-
-@contextlib.contextmanager
-def processes(args: argparse.Namespace) -> Iterator["str | None"]:
-    """Join the other processes if torchrun started several; yields the device of this one."""
-    import torch
-    import torch.distributed as distributed
-
-    if "LOCAL_RANK" not in os.environ:
-        yield args.device
-        return
-    device = args.device or (f"cuda:{os.environ['LOCAL_RANK']}" if torch.cuda.is_available() else "cpu")
-    distributed.init_process_group("nccl" if device.startswith("cuda") else "gloo")
-    try:
-        yield device
-    except RuntimeError as error:
-        if isinstance(error, distributed.DistError) or "gloo" in str(error):
-            raise ConnectionError("another process of this run has ended; see what it said") from None
-        raise
-    finally:
-        distributed.destroy_process_group()
 
 
 def load_data(
@@ -417,7 +407,9 @@ def build_objectives(recipe: Recipe, examples: "Examples") -> "tuple[list[Object
                     f"{paths[0]}: --loss mnrl takes the texts of every row to belong together; leave out the rows with "
                     "a lower score or label, or use --loss cosine"
                 )
-            rows = [Example(row.texts) for row in rows]
+            rows = [Example(row.texts) for row in rows]  # without labels, rows depend on each other: `share_of_batch`
+            if task.batch_size == 1 and len(rows[0].texts) == 2:
+                raise InputError("--batch-size 1: with mnrl a row's wrong answers are the other rows of its batch")
             loss, batches = MultipleNegativesRankingLoss(), NoDuplicatesBatches(rows, task.batch_size, recipe.seed)
         if len(batches) == 0:
             raise InputError(
@@ -432,11 +424,15 @@ def build_objectives(recipe: Recipe, examples: "Examples") -> "tuple[list[Object
 
 @contextlib.contextmanager
 def progress(args: argparse.Namespace, steps: int) -> "Iterator[Any]":
-    """A progress bar with loss, learning rate and speed; yields the function that gets each step's report."""
-    from minisbert.training import is_main_process
+    """A progress bar with loss, learning rate and speed.
+
+    Yields:
+        The function that gets each step's report, and one that tells the user something meanwhile.
+    """
+    from minisbert.processes import is_main_process
 
     if args.quiet or not sys.stderr.isatty() or not is_main_process():
-        yield None
+        yield None, _say
         return
     from huggingface_hub.utils import tqdm
 
@@ -448,7 +444,7 @@ def progress(args: argparse.Namespace, steps: int) -> "Iterator[Any]":
             bar.set_postfix_str(f"{losses} lr {report.learning_rate:.1e} {speed:.0f} tokens/s", refresh=False)
             bar.update(report.step - bar.n)
 
-        yield show
+        yield show, lambda message: bar.write(f"train.py: {message}", file=sys.stderr)
 
 
 def finish(
@@ -476,13 +472,16 @@ def finish(
     if test is not None:
         scores = test(model)
         _say(f"test: {_scores(scores)}")
+    # Of paths the last part alone: where folders lie on this machine is nobody's concern.
+    if recipe.base is not None and Path(recipe.base).exists():
+        recipe = dataclasses.replace(recipe, base=Path(recipe.base).resolve().name)
+    flags = {**vars(args), "model": args.model and recipe.base}
     record = {
         "recipe": dataclasses.asdict(recipe),
-        # Of paths the last part alone: where folders lie on this machine is nobody's concern.
         "flags": {
             name: value.name if isinstance(value, Path) else str(value)
-            for name, value in vars(args).items()
-            if value not in (None, False)
+            for name, value in flags.items()
+            if value is not None and value is not False
         },
         "overridden": overridden(recipe),
         "data": {str(path.name): {"git_hash": git_hash(path)} for each in sets for path in each.paths},

@@ -37,8 +37,9 @@ def plan_batches(lengths: Sequence[int] | npt.NDArray[np.integer], max_tokens: i
     """
     lengths = np.asarray(lengths)
     order = np.argsort(lengths, kind="stable")
-    widths, counts = np.unique(lengths, return_counts=True)  # the distinct lengths, ascending, how often each occurs,
-    ends = np.cumsum(counts)  # and where each ends in `order`
+    # The distinct lengths, ascending; how often each occurs; where each ends and begins in `order`.
+    widths, counts = np.unique(lengths, return_counts=True)
+    ends = np.cumsum(counts)
     begins = ends - counts
 
     # Shortest path over the distinct lengths: least[j] is the cost of all texts of the first j lengths, and the last

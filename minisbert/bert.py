@@ -34,11 +34,7 @@ class BertConfig:
 
     @classmethod
     def from_fields(cls, fields: Fields) -> "BertConfig":
-        """Read and check the fields of a parsed config.json.
-
-        Raises:
-            ModelError: a field is missing, of the wrong type, out of bounds, or asks for what is not supported.
-        """
+        """Read a parsed config.json; ModelError names a field that is missing, wrong, or asks for what is not supported."""
         require(fields, "position_embedding_type", "absolute")
         require(fields, "is_decoder", False)
         require(fields, "add_cross_attention", False)

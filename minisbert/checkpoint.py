@@ -21,7 +21,14 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from minisbert.errors import ModelError
-from minisbert.files import PLAIN_NAME, flush_to_disk, one_line, parse_json_object, read_json_object, refuse_pointer
+from minisbert.files import (
+    PLAIN_NAME,
+    flush_to_disk,
+    one_line,
+    parse_json_object,
+    read_json_object,
+    refuse_pointer,
+)
 
 SAFETENSORS = "model.safetensors"
 SAFETENSORS_INDEX = "model.safetensors.index.json"
@@ -43,7 +50,7 @@ class Architecture(NamedTuple):
 
     def names(self, layers: int, model: nn.Module) -> dict[str, str]:
         """Checkpoint name -> parameter name, for every parameter of `model`."""
-        theirs = {ours.format(i=i): theirs.format(i=i) for i in range(layers) for theirs, ours in self.modules.items()}
+        theirs = {ours.format(i=i): name.format(i=i) for i in range(layers) for name, ours in self.modules.items()}
         names = {}
         for parameter, _ in model.named_parameters():
             module, _, leaf = parameter.rpartition(".")

@@ -4,7 +4,7 @@ A configuration comes from strangers: 10^6 layers, `"12"` for 12, NaN for epsilo
 built with the readers below, so that a bad value ends in one line that names the field, before anything is allocated.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from minisbert.errors import ModelError
@@ -67,6 +67,21 @@ def choice(fields: Fields, name: str, allowed: Sequence[str], default: str | Non
     if not isinstance(value, str) or value not in allowed:
         raise ModelError(f"config.json: {name} must be one of {', '.join(allowed)}; {value!r:.50} is not supported")
     return value
+
+
+def subset(fields: Fields, name: str, allowed: Collection[str]) -> frozenset[str]:
+    """The texts called `name`, all of them `allowed`, as a list or as "a|b"; empty where the field is absent.
+
+    Raises:
+        ModelError: the field is something else.
+    """
+    value = fields.get(name) or []
+    texts = value.lower().split("|") if isinstance(value, str) else value
+    if not isinstance(texts, list) or not {str(text).strip() for text in texts} <= set(allowed):
+        raise ModelError(
+            f"config.json: {name} {value!r:.50} is not supported, only some of {', '.join(sorted(allowed))}"
+        )
+    return frozenset(text.strip() for text in texts)
 
 
 def require(fields: Fields, name: str, supported: Any) -> None:

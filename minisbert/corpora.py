@@ -20,7 +20,7 @@ from minisbert.data import BadRow, Example, nli_triplets, read_nli, sts_examples
 from minisbert.errors import HubError, InputError
 
 REPOSITORY = "https://raw.githubusercontent.com/kakaobrain/kor-nlu-datasets"
-COMMIT = "0df0fe7"
+COMMIT = "0df0fe7d496eb61b092e022e238c2230b29f1cbc"
 TIMEOUT = 30.0  # seconds without a byte
 ATTEMPTS = 5
 PAUSE = 1.0  # seconds after the first failure, twice as long after each further one

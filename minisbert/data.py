@@ -8,17 +8,17 @@ All randomness comes from seeds: the same seed gives the same triplets and batch
 """
 
 import contextlib
-import csv
 import json
 import math
 import random
+import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
 from minisbert.errors import InputError
-from minisbert.text_input import LONGEST_LINE, check_unicode, read_lines
+from minisbert.text_input import check_unicode, csv_rows, read_lines
 
 LARGEST_SCORE = 5.0  # of KorSTS: the same meaning
 NLI_LABELS = ("entailment", "neutral", "contradiction")
@@ -115,6 +115,8 @@ def read_examples(path: Path, on_bad_row: BadRow | None = None) -> list[Example]
                 )
             _check_not_empty(row, names, where)
             examples.append(Example(tuple(row[name] for name in names), label))
+    if not examples:
+        raise InputError(f"{path}: no examples in it")
     return examples
 
 
@@ -250,6 +252,9 @@ def read_table(
         missing = [column for column in columns if column not in header]
         if missing:
             raise InputError(f"{path}:1: no column {missing[0]!r}; the columns are: {', '.join(header):.200}")
+        numbers = [name for name in header if re.fullmatch(r"[\d.\s-]+", name)]
+        if numbers:
+            raise InputError(f"{path}:1: {numbers[0]!r:.40} names no column; the first line must hold the column names")
         if len(set(header)) < len(header):
             raise InputError(f"{path}:1: two columns have the same name; the columns are: {', '.join(header):.200}")
         for number, values in rows:
@@ -268,15 +273,7 @@ def _split_tsv(lines: Iterator[str], path: Path, on_bad_row: BadRow | None) -> I
 
 
 def _split_csv(lines: Iterator[str], path: Path, on_bad_row: BadRow | None) -> Iterator[tuple[int, list[str]]]:
-    csv.field_size_limit(LONGEST_LINE)  # the default, 131,072, is less than a long text
-    reader = csv.reader((line + "\n" for line in lines), strict=True)
-    number = 1  # of the line at which a row begins
-    try:
-        for values in reader:
-            yield number, values
-            number = reader.line_num + 1
-    except csv.Error as error:  # where the next row begins is not known: this one cannot be left out
-        raise InputError(f"{path}:{number}: not CSV: {error}") from None
+    return csv_rows(lines, str(path))
 
 
 def _split_jsonl(lines: Iterator[str], path: Path, on_bad_row: BadRow | None) -> Iterator[tuple[int, list[str]]]:

@@ -1,10 +1,9 @@
 """DeBERTa-v2: attention that keeps what a token is and where it stands apart.
 
-Papers: He et al. 2020, "DeBERTa: Decoding-enhanced BERT with Disentangled Attention", section 3 (the attention); He
-et al. 2021, "DeBERTaV3", and the authors' code for what v2 adds: logarithmic buckets, one LayerNorm over the relative
-table, projections shared between content and position. Checked against transformers 5.23.0, `DebertaV2Model`
-(outputs, and gradients of every parameter, in float64). Axis letters: see layers.py. Neighbours: bert.py adds
-positions to the embeddings; here they enter every attention score.
+Papers: He et al. 2020, "DeBERTa: Decoding-enhanced BERT with Disentangled Attention", section 3 (the attention); He et al.
+2021, "DeBERTaV3", and the authors' code for what v2 adds: logarithmic buckets, one LayerNorm over the relative table,
+projections shared between content and position. Checked against transformers 5.23.0, `DebertaV2Model` (outputs, and gradients
+of every parameter, in float64). Axis letters: see layers.py. bert.py adds positions to embeddings; here they enter every score.
 
 A score is the sum of up to three products (equation 4 of the paper), over distances d(q, k) = q - k:
 
@@ -13,12 +12,10 @@ A score is the sum of up to three products (equation 4 of the paper), over dista
                   + key[k]·relative_query[bucket(q - k)] )    position to content, "p2c"
                   / sqrt(K * number of terms)
 
-The paper writes bucket(k - q) in the last line and reads it in a table turned around; since bucket(-d) = -bucket(d),
-it is the same row, and one list of rows serves both terms.
-
-A text of T tokens has only 2T - 1 distances, so only those rows are multiplied, ordered by distance. What is then
-left is to move row r of each query to the key it belongs to, which needs no gather: `relative_shift` finds the answer
-lying in memory already (Dai et al. 2019, "Transformer-XL", appendix B).
+The paper writes bucket(k - q) in the last line; its authors' code, and with it every checkpoint, has bucket(q - k), so one list
+of rows serves both terms. A text of T tokens has only 2T - 1 distances, so only those rows are
+multiplied, ordered by distance. What is then left is to move row r of each query to the key it belongs to, which needs no
+gather: `relative_shift` finds the answer lying in memory already (Dai et al. 2019, "Transformer-XL", appendix B).
 """
 
 from dataclasses import dataclass
@@ -27,7 +24,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from minisbert.config import LARGEST_WIDTH, Fields, choice, encoder_fields, flag, integer, require
+from minisbert.config import LARGEST_WIDTH, Fields, choice, encoder_fields, flag, integer, require, subset
 from minisbert.errors import ModelError
 from minisbert.layers import FeedForward, Linear
 
@@ -58,11 +55,7 @@ class DebertaV2Config:
 
     @classmethod
     def from_fields(cls, fields: Fields) -> "DebertaV2Config":
-        """Read and check the fields of a parsed config.json; what may be absent has the value that absence means.
-
-        Raises:
-            ModelError: a field is missing, of the wrong type, out of bounds, or asks for what is not supported.
-        """
+        """Read a parsed config.json; ModelError names a field that is missing, wrong, or asks for what is not supported."""
         common = encoder_fields(fields)
         require(fields, "embedding_size", common["hidden_size"])
         require(fields, "attention_head_size", common["hidden_size"] // common["num_attention_heads"])
@@ -73,7 +66,7 @@ class DebertaV2Config:
             relative_attention=flag(fields, "relative_attention", False),
             max_relative_positions=integer(fields, "max_relative_positions", -1, LARGEST_WIDTH, default=-1),
             position_buckets=integer(fields, "position_buckets", -1, LARGEST_WIDTH, default=-1),
-            pos_att_type=_read_terms(fields.get("pos_att_type")),
+            pos_att_type=subset(fields, "pos_att_type", {"c2p", "p2c"}),
             share_att_key=flag(fields, "share_att_key", False),
             norm_rel_ebd=choice(fields, "norm_rel_ebd", ["none", "layer_norm"], default="none"),
         )
@@ -99,20 +92,12 @@ class DebertaV2Config:
         return self.position_buckets if self.position_buckets > 0 else self.distances
 
 
-def _read_terms(pos_att_type: object) -> frozenset[str]:
-    """Accept ["c2p", "p2c"] as well as "c2p|p2c"."""
-    terms = pos_att_type.lower().split("|") if isinstance(pos_att_type, str) else pos_att_type or []
-    if not isinstance(terms, list) or not {str(term).strip() for term in terms} <= {"c2p", "p2c"}:
-        raise ModelError(f"config.json: pos_att_type {pos_att_type!r:.50} is not supported, only c2p, p2c or both")
-    return frozenset(term.strip() for term in terms)
-
-
 def log_buckets(distances: Tensor, buckets: int, max_distance: int) -> Tensor:
     """Group distances: near ones keep a bucket each, far ones share buckets of growing width.
 
-    With m = buckets / 2, a distance of at most m is its own bucket; beyond, m - 1 buckets are spread evenly over the
-    logarithm of the distance, up to `max_distance` > m + 1. Computed in float32, as the reference does: a rounding in
-    the other direction would move a whole bucket. int64 in and out; log_buckets(-d) = -log_buckets(d).
+    With m = buckets / 2, a distance of at most m is its own bucket; beyond, m - 1 buckets are spread evenly over the logarithm
+    of the distance, up to `max_distance` > m + 1. Computed in float32, as the reference does: a rounding in the other
+    direction would move a whole bucket. int64 in and out; log_buckets(-d) = -log_buckets(d).
 
     >>> log_buckets(torch.tensor([-20, -4, -3, 0, 1, 4, 5, 7, 8, 20, 31]), buckets=8, max_distance=32)
     tensor([-7, -4, -3,  0,  1,  4,  5,  5,  6,  7,  7])
@@ -138,9 +123,9 @@ def relative_rows(T: int, config: DebertaV2Config, device: torch.device) -> Tens
 def relative_shift(by_distance: Tensor) -> Tensor:
     """From scores by distance to scores by token: out[..., i, j] = by_distance[..., i, T - i + j]. A view, no copy.
 
-    Column c of the input belongs to distance T - c, so the columns that row i needs start one further left than those
-    of row i - 1. Cut T elements off the front and let rows be one element shorter, and they stand one under the
-    other:
+    Takes (..., T, 2T), the last two axes contiguous, and returns (..., T, T). Column c of the input belongs to distance T - c,
+    so the columns that row i needs start one further left than those of row i - 1. Cut T elements off the front and let rows
+    be one element shorter, and they stand one under the other:
 
         T = 3; digits are rows i, the letters a, b, c mark j = 0, 1, 2
 
@@ -148,14 +133,12 @@ def relative_shift(by_distance: Tensor) -> Tensor:
         .  . 1a 1b 1c .    ->     1a 1b 1c  .  .     ->  the first T columns
         . 2a 2b 2c .  .           2a 2b 2c  .  .
 
-    Takes (..., T, 2T), the last two axes contiguous, and returns (..., T, T).
-
     >>> relative_shift(torch.arange(8).view(2, 4))
     tensor([[2, 3],
             [5, 6]])
     """
     *batch, T, _ = by_distance.shape
-    return by_distance.flatten(-2)[..., T:].view(*batch, T, 2 * T - 1)[..., :T]
+    return by_distance.flatten(-2)[..., T:].view(*batch, T, 2 * T - 1)[..., :T]  # (..., T, T)
 
 
 class DisentangledAttention(nn.Module):
@@ -193,16 +176,17 @@ class DisentangledAttention(nn.Module):
         query = self.query(x).view(B, T, self.heads, -1).transpose(1, 2)  # (B, H, T, K)
         key = self.key(x).view(B, T, self.heads, -1).transpose(1, 2)  # (B, H, T, K)
         value = self.value(x).view(B, T, self.heads, -1).transpose(1, 2)  # (B, H, T, K)
-        scores_mask = attention_mask
+        bias = attention_mask
         if table is not None and rows is not None:
             # Dropout falls on the table, before its rows are repeated: all distances of a bucket keep or lose it.
             relative = self.relative_dropout(table)[rows]  # (2T, D)
-            scores_mask = self.position_scores(query, key, relative)  # (B, H, T, T)
+            bias = self.position_scores(query, key, relative)  # (B, H, T, T)
             if attention_mask is not None:
-                scores_mask = scores_mask.masked_fill(~attention_mask, float("-inf"))
+                bias = bias.masked_fill(~attention_mask, float("-inf"))
+        # A mask of numbers is added to the scaled scores of the contents.
         dropout = self.attention_dropout if self.training else 0.0
-        mixed = F.scaled_dot_product_attention(query, key, value, scores_mask, dropout, scale=self.scale)
-        return self.output(mixed.transpose(1, 2).reshape(B, T, D))
+        mixed = F.scaled_dot_product_attention(query, key, value, attn_mask=bias, dropout_p=dropout, scale=self.scale)
+        return self.output(mixed.transpose(1, 2).reshape(B, T, D))  # (B, T, D)
 
     def position_scores(self, query: Tensor, key: Tensor, relative: Tensor) -> Tensor:
         """The scaled sum of "c2p" and "p2c", (B, H, T, T); `relative` (2T, D) is ordered by falling distance."""
@@ -211,8 +195,7 @@ class DisentangledAttention(nn.Module):
             relative_key = (self.relative_key or self.key)(relative) * self.scale  # (2T, D)
             scores = relative_shift(self.by_distance(query, relative_key))  # (B, H, T, T) as [query, key]
         if "p2c" in self.terms:
-            # Along a row of this term it is the query that moves, and the distance grows with it: the rows are turned
-            # round, and the one that no text reaches goes to the front again.
+            # Here rows are keys and columns queries, so column c must be distance c - T (column 0 is never reached).
             relative_query = (self.relative_query or self.query)(relative) * self.scale  # (2T, D)
             relative_query = relative_query.flip(0).roll(1, 0)  # (2T, D)
             from_key = relative_shift(self.by_distance(key, relative_query)).transpose(-1, -2)  # (B, H, T, T)
@@ -223,7 +206,7 @@ class DisentangledAttention(nn.Module):
     def by_distance(self, content: Tensor, relative: Tensor) -> Tensor:
         """Multiply (B, H, T, K) tokens with (2T, D) distances to (B, H, T, 2T): one product a head, of B·T rows."""
         B, H, T, K = content.shape
-        tokens = content.transpose(0, 1).reshape(H, B * T, K)
+        tokens = content.transpose(0, 1).reshape(H, B * T, K)  # (H, B·T, K)
         distances = relative.view(2 * T, H, K).permute(1, 2, 0)  # (H, K, 2T)
         return torch.bmm(tokens, distances).view(H, B, T, 2 * T).transpose(0, 1)  # (B, H, T, 2T)
 
@@ -277,7 +260,7 @@ class DebertaV2(nn.Module):
         self.config = config
         self.embeddings = DebertaV2Embeddings(config)
         self.relative_embeddings = nn.Embedding(2 * config.span, D) if config.relative_attention else None
-        self.relative_norm = nn.LayerNorm(D, eps=eps) if config.norm_rel_ebd == "layer_norm" else None
+        self.relative_norm = nn.LayerNorm(D, eps=eps) if config.norm_rel_ebd == "layer_norm" else nn.Identity()
         self.layers = nn.ModuleList(DebertaV2Layer(config) for _ in range(config.num_hidden_layers))
 
     def forward(
@@ -297,18 +280,15 @@ class DebertaV2(nn.Module):
         mask = None if attention_mask is None else attention_mask[:, None, None, :]  # (B, 1, 1, T)
         table = rows = None
         if self.relative_embeddings is not None:
-            table = self.relative_embeddings.weight  # (R, D)
-            if self.relative_norm is not None:
-                table = self.relative_norm(table)  # (R, D)
+            table = self.relative_norm(self.relative_embeddings.weight)  # (R, D)
             rows = relative_rows(input_ids.shape[1], self.config, input_ids.device)  # (2T,)
         for layer in self.layers:
             x = layer(x, mask, table, rows)
         return x
 
 
-# Modules in a checkpoint -> modules above; {i} is the layer. Their tensors, weight and bias, have the same names in
-# both. A masked-language model puts PREFIX before them. Rows for parts that the configuration leaves out (positions,
-# segments, own projections) are not used.
+# Modules in a checkpoint -> modules above; {i} is the layer. Their tensors, weight and bias, have the same names in both. A
+# masked-language model puts PREFIX before them. Rows for parts that the configuration leaves out are not used.
 PREFIX = "deberta."
 MODULES = {
     "embeddings.word_embeddings": "embeddings.token",

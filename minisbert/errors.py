@@ -43,6 +43,12 @@ class HubError(MinisbertError):
     exit_code = 4
 
 
+class ProcessError(MinisbertError):
+    """Another process of a run of several has ended before its work was done."""
+
+    exit_code = FILE_SYSTEM_EXIT_CODE  # the disk is full for one of them, most often; that one has said it
+
+
 class NonFiniteError(MinisbertError, ArithmeticError):
     """A vector or a loss came out NaN or infinite; a weight that is so in its file is a `ModelError`."""
 

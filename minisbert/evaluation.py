@@ -39,9 +39,11 @@ def pearson(x: npt.ArrayLike, y: npt.ArrayLike) -> float:
     0.994377
     """
     u, v = np.asarray(x, dtype=np.float64), np.asarray(y, dtype=np.float64)
+    if np.ptp(u) == 0 or np.ptp(v) == 0:  # to be asked before the mean, which is rounded, is taken off
+        return float("nan")
     u, v = u - u.mean(), v - v.mean()
-    length = np.linalg.norm(u) * np.linalg.norm(v)
-    return float(np.clip(u @ v / length, -1, 1)) if length > 0 else float("nan")  # rounding could exceed 1
+    r = u @ v / (np.linalg.norm(u) * np.linalg.norm(v))
+    return float(np.clip(r, -1, 1))  # rounding could exceed 1
 
 
 def ranks(values: npt.ArrayLike) -> Numbers:
@@ -94,7 +96,12 @@ class EmbeddingSimilarityEvaluator:
     """Measures a model on scored pairs of sentences."""
 
     def __init__(
-        self, sentences1: Sequence[str], sentences2: Sequence[str], scores: Sequence[float], name: str = ""
+        self,
+        sentences1: Sequence[str],
+        sentences2: Sequence[str],
+        scores: Sequence[float],
+        name: str = "",
+        show_progress_bar: bool | None = False,
     ) -> None:
         if not len(sentences1) == len(sentences2) == len(scores) or len(scores) < 2:
             raise InputError(
@@ -105,6 +112,7 @@ class EmbeddingSimilarityEvaluator:
         self.sentences2 = list(sentences2)
         self.scores = list(scores)
         self.name = name
+        self.show_progress_bar = show_progress_bar  # None = on a terminal
 
     def __call__(self, model: "SentenceEncoder") -> dict[str, float]:
         """Encode both sides and correlate.
@@ -113,7 +121,7 @@ class EmbeddingSimilarityEvaluator:
             The eight numbers, -1 to 1, under "{name}_{pearson|spearman}_{cosine|euclidean|manhattan|dot}" (without
             "{name}_" where the name is empty).
         """
-        embeddings = model.encode(self.sentences1 + self.sentences2)
+        embeddings = model.encode(self.sentences1 + self.sentences2, show_progress_bar=self.show_progress_bar)
         a, b = np.split(embeddings, 2)
         prefix = f"{self.name}_" if self.name else ""
         return {
@@ -144,12 +152,15 @@ def main(argv: Sequence[str] | None = None) -> int:
         if len(scores) < 2:
             raise InputError(f"{args.data}: {len(scores)} pairs, but at least 2 are needed to correlate")
         model = SentenceEncoder.from_pretrained(args.model, device=args.device, local_files_only=args.local_files_only)
-        result = EmbeddingSimilarityEvaluator(sentences1, sentences2, scores)(model)
+        result = EmbeddingSimilarityEvaluator(sentences1, sentences2, scores, show_progress_bar=None)(model)
     except MinisbertError as error:
         print(f"evaluation: {error}", file=sys.stderr)
         return error.exit_code
     except OSError as error:
-        print(f"evaluation: {error.filename}: {error.strerror}", file=sys.stderr)
+        print(
+            f"evaluation: {error.filename}: {error.strerror}" if error.filename else f"evaluation: {error}",
+            file=sys.stderr,
+        )
         return FILE_SYSTEM_EXIT_CODE
     if args.json:
         print(json.dumps({name: None if math.isnan(number) else number for name, number in result.items()}))

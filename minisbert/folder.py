@@ -14,9 +14,7 @@ assumed. Types and paths in these files are compared with known names, never imp
 """
 
 import contextlib
-import os
 import shutil
-import tempfile
 import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -70,9 +68,7 @@ class ModelFolder:
     config: dict[str, Any]  # config.json, whole
     tokenizer_files: dict[str, bytes]
     tokenizer_config: dict[str, Any]
-    encoder_path: str = (
-        ""  # where inside the folder the encoder's files are: "" or, in the oldest models, "0_Transformer"
-    )
+    encoder_path: str = ""  # inside the folder: "" or, in the oldest models, "0_Transformer" (local folders only)
     max_seq_length: int | None = None  # None: as many as the model has positions for
     lowercase: bool = False
     pooling_mode: str = "mean"
@@ -97,7 +93,7 @@ def read_folder(folder: Path) -> ModelFolder:
     if not (encoder / CONFIG).exists():
         raise ModelError(f"{encoder}: no {CONFIG} there: not a model folder")
     if "Pooling" not in modules:
-        warnings.warn(f"{folder}: no {MODULES} says how to pool; mean pooling is used", stacklevel=3)
+        warnings.warn(f"{folder}: nothing says how to pool ({MODULES}); mean pooling is used", stacklevel=3)
     tokenizer_files = {
         name: read_small_file(encoder / name, LARGEST_TOKENIZER_FILE)
         for name in TOKENIZER_FILES
@@ -143,11 +139,10 @@ def write_folder(folder: Path, contents: ModelFolder, width: int, write_weights:
         write_weights: called with the temporary folder, writes the weights there.
     """
     folder.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", suffix=".part", dir=folder.parent))
+    temporary = folder.parent / f".{folder.name}.part"
+    shutil.rmtree(temporary, ignore_errors=True)  # of a run that was killed while it wrote
+    temporary.mkdir()
     try:
-        umask = os.umask(0)
-        os.umask(umask)
-        temporary.chmod(0o777 & ~umask)  # mkdtemp makes folders that only their owner can read
         write_weights(temporary)
         _write_small_files(temporary, contents, width)
         if folder.exists():

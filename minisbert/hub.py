@@ -1,46 +1,29 @@
 """From "owner/name" or "owner/name@revision" to a local folder: the only file that touches the network.
 
-The Hugging Face client does the transfers and keeps the cache, whose layout it documents and other programs share:
-
-    models--owner--name/
-        refs/main                         the commit that a branch or tag stood for when the Hub was last asked
-        snapshots/<commit>/config.json    a link to ../../blobs/<hash>; where links are not possible, the file itself
-        blobs/<hash>                      the contents, named by their SHA-256 (large files) or git's SHA-1 (small ones)
-        .minisbert/<commit>.json          ours: the files of a whole snapshot, each with hash, size and time of change
-
-Added here: the choice of files (one form of the weights, no code); bounds in time, because the client alone can wait
-for hours; repetition of what it does not repeat; a check that nothing is missing; and hashes. A file is compared with
-its hash when it arrives and again before every use, except that a large one is not read again while its size and time
-of change are those of the last comparison: reading 440 MB takes a second, noticing that they changed takes none.
-Messages have one line and never contain the token. The client is imported when it is needed: a local folder is
-loaded without it.
+The Hugging Face client does the transfers and keeps the cache (hub_cache.py). Added here: the choice of files (one form
+of the weights, no code); bounds in time, because the client alone can wait for hours; repetition of what it does not
+repeat; and a check that nothing is missing or other than the Hub lists it. Messages have one line and never contain the
+token. The client is imported when it is needed: a local folder is loaded without it.
 """
 
 import concurrent.futures
 import contextlib
 import errno
-import hashlib
 import logging
-import os
 import re
 import threading
 import time
 import warnings
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
-from minisbert.checkpoint import PYTORCH_BIN, SAFETENSORS, SAFETENSORS_INDEX
-from minisbert.errors import HubError, ModelError
-from minisbert.files import PLAIN_NAME, read_json_object, replacing, write_json
-from minisbert.folder import CONFIG, MODULES, SENTENCE_CONFIGS, SENTENCE_TRANSFORMERS_CONFIG, TOKENIZER_FILES
+from minisbert.errors import HubError
+from minisbert.folder import CONFIG
+from minisbert.hub_cache import COMMIT, HASH, Snapshot, files_to_read, read_commit, write_commit
 
 if TYPE_CHECKING:
     from huggingface_hub.hf_api import ModelInfo, RepoSibling
-
-SMALL_FILES = (CONFIG, MODULES, SENTENCE_TRANSFORMERS_CONFIG, *SENTENCE_CONFIGS, *TOKENIZER_FILES)
-MODULE_CONFIG = re.compile(r"\d_[A-Za-z]+/config\.json")  # 1_Pooling/config.json
-LARGE = 32 * 2**20  # bytes; smaller files are hashed before every use
 
 ATTEMPTS = 5
 FIRST_PAUSE = 0.5  # seconds before the second attempt; doubled before each later one
@@ -56,9 +39,7 @@ LOCAL_FAULTS = (
 )
 TRY_LATER = (408, 425, 429, 500, 502, 503, 504)  # the statuses that another attempt may mend
 
-HUB_NAME = re.compile(r"([\w.-]+/[\w.-]+)(?:@([\w./-]+))?")
-COMMIT = re.compile(r"[0-9a-f]{40}")  # a revision that cannot move
-HASH = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")  # SHA-1 or SHA-256
+HUB_NAME = re.compile(r"(\w[\w.-]*/\w[\w.-]*)(?:@([\w./-]+))?")
 TOKEN = re.compile(r"[!-~]+")  # what an HTTP header can carry; the client's own complaint would quote the token
 
 Result = TypeVar("Result")
@@ -103,6 +84,8 @@ def download(
     match = HUB_NAME.fullmatch(source)
     assert match is not None, "ask is_hub_name first"
     name = match[1]
+    if revision and match[2] and revision != match[2]:
+        raise HubError(f"{name}: two revisions, {match[2]} and {revision}; give one")
     revision = revision or match[2] or "main"
     where = f"{name}@{revision}"
     if not _stays_inside(revision):
@@ -112,8 +95,8 @@ def download(
 
     cache = Path(constants.HF_HUB_CACHE) / f"models--{name.replace('/', '--')}"
     offline = local_files_only or constants.HF_HUB_OFFLINE
-    cached = Snapshot(cache, _read_commit(cache, revision))
-    if offline or (COMMIT.fullmatch(revision) and cached.surely_whole()):
+    cached = Snapshot(cache, read_commit(cache, revision))
+    if offline or (COMMIT.fullmatch(revision) and cached.is_complete()):
         problem = cached.problem()
         if problem is None:
             return cached.folder
@@ -123,12 +106,12 @@ def download(
     deadline = time.monotonic() + (float("inf") if timeout is None else timeout)
     try:
         with _silent_client():
-            return _download(name, revision, cache, token, deadline, attempts=1 if cached.exists() else ATTEMPTS)
+            return _download(name, revision, cache, token, deadline, attempts=1 if cached.has_all_files() else ATTEMPTS)
     except Unreachable as error:
         problem = cached.problem()
         if problem is not None:
             raise HubError(f"{error}, and the model is {problem}; check the network or try later") from None
-        warnings.warn(f"{error}; the copy in the local cache is used", stacklevel=2)
+        warnings.warn(f"{error}; the copy in the local cache is used", stacklevel=4)
         return cached.folder
 
 
@@ -171,7 +154,7 @@ def _download(name: str, revision: str, cache: Path, token: str | bool | None, d
             snapshot.remove(file)
         raise HubError(f"{where}: {file}: what was delivered is not what the repository holds (wrong hash); try again")
 
-    for file in _files_to_read(files, fetch):
+    for file in files_to_read(files, fetch):
         fetch(file)
     missing = snapshot.first_missing_file()
     if missing == CONFIG:
@@ -179,136 +162,8 @@ def _download(name: str, revision: str, cache: Path, token: str | bool | None, d
     if missing is not None:
         raise HubError(f"{where}: incomplete: the repository has no {missing}")
     snapshot.save_record()
-    _write_commit(cache, revision, commit)  # last, so that until now the older snapshot was there to be used
+    write_commit(cache, revision, commit)  # last, so that until now the older snapshot was there to be used
     return snapshot.folder
-
-
-class Snapshot:
-    """The files of one commit in the cache, and what is known about them."""
-
-    def __init__(self, cache: Path, commit: str | None) -> None:
-        self.folder = cache / "snapshots" / (commit or "none")
-        self.record_path = cache / ".minisbert" / f"{commit}.json"
-        self.record: dict[str, Any] = {}  # file -> [hash, size, time of change]; empty for what others downloaded
-        with contextlib.suppress(ModelError):  # not there or damaged
-            self.record = read_json_object(self.record_path)
-        self.seen: dict[str, list[Any]] = {}  # the same, of the files compared with their hashes since
-
-    def exists(self) -> bool:
-        """Whether everything is there; nothing is read."""
-        return self.folder.is_dir() and self.first_missing_file() is None
-
-    def surely_whole(self) -> bool:
-        """Whether the Hub need not be asked for more.
-
-        Other programs fetch the weights without modules.json, which says how to pool.
-        """
-        return self.exists() and (bool(self.record) or (self.folder / MODULES).is_file())
-
-    def problem(self) -> str | None:
-        """Why the model cannot be loaded from here, or None."""
-        if not self.folder.is_dir():
-            return "not in the local cache"
-        missing = self.first_missing_file()
-        if missing is not None:
-            return f"incomplete in the local cache ({missing} is missing)"
-        present = [path.relative_to(self.folder).as_posix() for path in sorted(self.folder.rglob("*"))]
-        for file in _files_to_read(present, lambda file: self.folder / file):
-            if not self.is_intact(file):
-                return f"damaged in the local cache ({file} has changed)"
-        if self.surely_whole():
-            self.save_record()
-        return None
-
-    def first_missing_file(self) -> str | None:
-        """The name of a file without which the model cannot be loaded, or None."""
-
-        def there(file: str) -> bool:
-            return (self.folder / file).is_file()
-
-        if not there(CONFIG):
-            return CONFIG
-        if not there("tokenizer.json") and not there("vocab.txt"):
-            return "tokenizer.json"
-        if there(MODULES) and not any(self.folder.glob("*_Pooling/config.json")):
-            return "1_Pooling/config.json"
-        needed = list(self.record)
-        if not there(SAFETENSORS) and there(SAFETENSORS_INDEX):
-            try:
-                needed += _shards(self.folder / SAFETENSORS_INDEX)
-            except ModelError:  # damaged: as good as missing
-                return SAFETENSORS_INDEX
-        elif not there(SAFETENSORS) and not there(PYTORCH_BIN):
-            return SAFETENSORS
-        return next((file for file in needed if not there(file)), None)
-
-    def is_intact(self, file: str, expected: str | None = None) -> bool:
-        """Whether the contents of a file are still, or are at last, those of its hash.
-
-        Args:
-            file: name inside the snapshot.
-            expected: the hash; None = what the record or the name of the blob says. If nobody knows it (a cache
-                without links that others filled), the file counts as intact.
-        """
-        path = self.folder / file
-        known = self.record.get(file)
-        match known:
-            case [str(recorded), *_] if expected is None:
-                expected = recorded
-        if expected is None and path.is_symlink():
-            expected = Path(os.readlink(path)).name  # the first link only: a blob may be a link itself
-        status = path.stat()
-        stamp = [expected, status.st_size, status.st_mtime_ns]
-        if not (known == stamp and status.st_size >= LARGE) and not _has_hash(path, expected):
-            return False
-        self.seen[file] = stamp
-        return True
-
-    def remove(self, file: str) -> None:
-        """Take a file with wrong contents out of the cache, so that nobody uses it."""
-        path = self.folder / file
-        try:
-            if path.is_symlink():
-                (path.parent / os.readlink(path)).unlink(missing_ok=True)
-            path.unlink(missing_ok=True)
-        except OSError as error:
-            raise HubError(f"{path}: damaged, and cannot be replaced ({error.strerror}); delete it") from None
-
-    def save_record(self) -> None:
-        """Remember what was compared, for the next time."""
-        if self.seen != self.record:
-            with contextlib.suppress(OSError):  # a read-only cache: the next time will take as long
-                self.record_path.parent.mkdir(exist_ok=True)
-                write_json(self.record_path, self.seen)
-
-
-def _files_to_read(available: Iterable[str], open_file: Callable[[str], Path]) -> list[str]:
-    """Of the files of a repository, those that will be read; of several forms of weights only one.
-
-    Args:
-        available: names of all files.
-        open_file: gives the path of a file; called for the list of shards, if there is one.
-    """
-    files = list(available)
-    wanted = [file for file in SMALL_FILES if file in files]
-    wanted += [file for file in files if MODULE_CONFIG.fullmatch(file)]
-    if SAFETENSORS in files:
-        return [*wanted, SAFETENSORS]
-    if SAFETENSORS_INDEX in files:
-        shards = _shards(open_file(SAFETENSORS_INDEX))
-        return [*wanted, SAFETENSORS_INDEX, *(shard for shard in shards if shard in files)]
-    return [*wanted, PYTORCH_BIN] if PYTORCH_BIN in files else wanted
-
-
-def _shards(index: Path) -> list[str]:
-    weight_map = read_json_object(index).get("weight_map")
-    if not isinstance(weight_map, dict):
-        raise ModelError(f"{index}: expected a weight_map from tensor to file name")
-    shards = sorted({str(shard) for shard in weight_map.values()})
-    outside = [shard for shard in shards if not PLAIN_NAME.fullmatch(shard)]
-    if outside:
-        raise ModelError(f"{index}: names the file {outside[0]!r:.80}, which is not in this folder")
-    return shards
 
 
 def _stays_inside(name: str) -> bool:
@@ -321,44 +176,9 @@ def _stays_inside(name: str) -> bool:
     return bool(path.parts) and not path.is_absolute() and ".." not in path.parts and not re.match("[A-Za-z]:", name)
 
 
-def _read_commit(cache: Path, revision: str) -> str | None:
-    """The commit that a revision stood for when the Hub was last asked."""
-    if COMMIT.fullmatch(revision):
-        return revision
-    try:
-        commit = (cache / "refs" / revision).read_text(errors="replace").strip()
-    except OSError:
-        return None
-    return commit if COMMIT.fullmatch(commit) else None
-
-
-def _write_commit(cache: Path, revision: str, commit: str) -> None:
-    if _read_commit(cache, revision) != commit:
-        path = cache / "refs" / revision
-        with contextlib.suppress(OSError):  # a read-only cache that holds everything
-            path.parent.mkdir(parents=True, exist_ok=True)
-            with replacing(path) as file:
-                file.write(commit.encode())
-
-
 def _listed_hash(file: "RepoSibling") -> str | None:
     expected = file.blob_id if file.lfs is None else file.lfs.sha256
     return expected if isinstance(expected, str) and HASH.fullmatch(expected) else None
-
-
-def _has_hash(path: Path, expected: str | None) -> bool:
-    """Whether a file has this SHA-256, or this SHA-1 as git computes it; True if `expected` is no hash at all."""
-    if expected is None or not HASH.fullmatch(expected):
-        return True
-    if len(expected) == 64:
-        digests = [hashlib.sha256()]
-    else:  # of the plain contents, too: some mirrors name files so
-        digests = [hashlib.sha1(f"blob {path.stat().st_size}\0".encode()), hashlib.sha1()]
-    with path.open("rb") as data:
-        while block := data.read(1 << 20):
-            for digest in digests:
-                digest.update(block)
-    return expected in [digest.hexdigest() for digest in digests]
 
 
 def _ask(request: Callable[[], Result], where: str, until: float, attempts: int = ATTEMPTS) -> Result:
@@ -400,10 +220,10 @@ def _refusal(error: Exception) -> str | None:
     """What to tell the user about an answer that will not change; None if another attempt may succeed."""
     from huggingface_hub import errors
 
-    if isinstance(error, errors.GatedRepoError):  # before the next: it is a kind of it
+    if isinstance(error, errors.GatedRepoError):  # a subclass of the next one
         return "access is gated; accept its terms on the Hub and pass your token"
     if isinstance(error, errors.RepositoryNotFoundError):
-        return "no such model on the Hub, or it is private; check the name or log in"
+        return "no such folder here; no such model on the Hub, or it is private; check the name or log in"
     if isinstance(error, errors.RevisionNotFoundError):
         return "the model exists, this revision does not; check the branch, tag or commit"
     if isinstance(error, errors.RemoteEntryNotFoundError):

@@ -1,4 +1,4 @@
-"""What BERT, RoBERTa and DeBERTa-v2 truly share: attention, feed-forward, activations.
+"""Building blocks: attention and layer of BERT and RoBERTa; linear map, feed-forward and activations of all three models.
 
 Reference: Vaswani et al. 2017, "Attention Is All You Need", sections 3.1 to 3.3; the layers are post-norm, as there.
 
@@ -32,9 +32,10 @@ ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
 }
 
 
-# x86 processors before 2020 or so have no bfloat16 instructions, and the library then works them out one by one.
+# x86 processors before 2020 or so have no bfloat16 instructions; the library under torch then emulates each product.
 EMULATES_BFLOAT16 = (
-    torch.backends.cpu.get_cpu_capability().startswith("AVX") and not torch.cpu._is_avx512_bf16_supported()
+    torch.backends.cpu.get_cpu_capability().startswith("AVX")
+    and not getattr(torch.cpu, "_is_avx512_bf16_supported", lambda: True)()
 )
 
 
@@ -80,7 +81,7 @@ class MultiHeadAttention(nn.Module):
         mixed = F.scaled_dot_product_attention(
             query, key, value, attn_mask=attention_mask, dropout_p=self.dropout if self.training else 0.0
         )  # (B, H, T, K)
-        return self.output(mixed.transpose(1, 2).reshape(B, T, D))
+        return self.output(mixed.transpose(1, 2).reshape(B, T, D))  # (B, T, D)
 
 
 class FeedForward(nn.Module):

@@ -9,10 +9,12 @@ Data, each in a folder of its own under --data (CC BY-SA 4.0, but for the questi
 KorSTS dev picks the best model; KorSTS test is for the final score alone.
 """
 
+import contextlib
 import csv
 import itertools
 import json
 import random
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import tokenizers
@@ -20,11 +22,13 @@ import torch
 
 from minisbert import corpora
 from minisbert.data import NLI_LABELS, Example, read_nli, sts_examples
+from minisbert.errors import InputError
+from minisbert.families import FAMILIES
 from minisbert.folder import ModelFolder
 from minisbert.pooling import Pooling
-from minisbert.sentence_encoder import FAMILIES, SentenceEncoder
+from minisbert.sentence_encoder import SentenceEncoder
 from minisbert.text_input import read_lines
-from minisbert.tokenization import Tokenizer
+from minisbert.tokenization import Tokenizer, load_backend
 
 # For the model card.
 LICENCE = "cc-by-sa-4.0"
@@ -37,7 +41,7 @@ licence. The model is shared under CC BY-SA 4.0 likewise. KorSTS test was used f
 
 It is small, and it has seen little: good for trying things out, for texts like those above, and as a start for one's own
 pairs; the published models of full size are better by far (see Evaluation, and compare their cards)."""
-VOCABULARY_SIZE = 4000
+VOCABULARY_SIZE = 6000
 SHAPE = {
     "hidden_size": 256,
     "num_hidden_layers": 2,
@@ -64,7 +68,6 @@ MODEL_TYPES = {"bert": {}, "roberta": {}, "deberta-v2": DEBERTA}
 # Token embeddings start larger than all else, so that at first a text is the mean of its tokens, which compares well already.
 TOKEN_STD, OTHER_STD = 0.05, 0.02
 SPECIAL_TOKENS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
-ALPHABET_SIZE = 1500  # syllables and other characters that get a token of their own
 SAME_MEANING = 0.8  # KorSTS pairs with at least this label also serve as pairs of equal meaning
 
 
@@ -75,35 +78,47 @@ def load_examples(folder: Path, task: str, seed: int) -> tuple[list[Example], li
         folder: holds the five folders named above.
         task: "pairs" (two texts that mean the same) or "sts" (scored pairs).
         seed: of the draws.
+
+    Raises:
+        InputError: a file is not as it was when this recipe was made.
+        OSError: a file cannot be read.
     """
     nli_files = [folder / "kor-nlu-datasets" / file.path for file in corpora.NLI_SMALL]
     klue_file = folder / "klue" / "klue-nli-v1.1_dev.json"
     sts_file = folder / "kor-nlu-datasets" / corpora.STS_TRAIN.path
-    nli = [pair for file in nli_files for pair in read_nli(file)] + _read_klue_nli(klue_file)
     sts = sts_examples(sts_file)
     if task == "sts":
         return sts, [sts_file]
-    paraphrase_file, question_files, request_file = _pair_files(folder)
-    pairs = _read_paraphrases(paraphrase_file, seed) + _read_questions(question_files) + _read_requests(request_file)
+    nli = [pair for file in nli_files for pair in read_nli(file)] + _read_klue_nli(klue_file)
+    question_files = [folder / "question_pair" / name for name in ("kor_pair_train.csv", "kor_Pair_test.csv")]
+    paraphrase_file, request_file = folder / "paraKQC" / "paraKQC_v1.txt", folder / "sae4k" / "sae4k_v1.txt"
+    pairs = _read_paraphrases(paraphrase_file, seed)
+    pairs += [pair for file in question_files for pair in _read_questions(file)] + _read_requests(request_file)
     pairs += [Example((premise, hypothesis)) for premise, hypothesis, label in nli if label == NLI_LABELS[0]]
     pairs += [Example(example.texts) for example in sts if (example.label or 0.0) >= SAME_MEANING]
     return pairs, [paraphrase_file, *question_files, request_file, *nli_files, klue_file, sts_file]
 
 
-def new_model(model_type: str, folder: Path, seed: int) -> SentenceEncoder:
+def new_model(model_type: str, texts: Iterable[str], seed: int) -> SentenceEncoder:
     """A small model with random weights and a vocabulary made from the data.
 
     Args:
         model_type: "bert", "roberta" or "deberta-v2".
-        folder: as in `load_examples`.
+        texts: to make the vocabulary from; their order means nothing.
         seed: of the weights.
     """
-    examples = [example for task in ("pairs", "sts") for example in load_examples(folder, task, seed)[0]]
-    backend = _train_tokenizer(sorted({text for example in examples for text in example.texts}))
+    vocabulary = _train_vocabulary(sorted(set(texts)))
+    settings = {"tokenizer_class": "BertTokenizer", "do_lower_case": True, "strip_accents": False}
+    settings |= {f"{token[1:-1].lower()}_token": token for token in SPECIAL_TOKENS}
+    files = {
+        "vocab.txt": "\n".join(vocabulary).encode(),
+        "tokenizer_config.json": json.dumps(settings, indent=2).encode(),
+    }
+    backend = load_backend(files, segments_of_pairs=False)
     fields = {
         "model_type": model_type,
-        "vocab_size": backend.get_vocab_size(),
-        "pad_token_id": backend.token_to_id("[PAD]"),
+        "vocab_size": len(vocabulary),
+        "pad_token_id": vocabulary.index("[PAD]"),
         **SHAPE,
         **MODEL_TYPES[model_type],
     }
@@ -118,44 +133,35 @@ def new_model(model_type: str, folder: Path, seed: int) -> SentenceEncoder:
         elif name.endswith("bias"):
             parameter.data.zero_()
     tokenizer = Tokenizer(backend, config.pad_token_id, config.longest_text, "[UNK]")
-    settings = {"tokenizer_class": "BertTokenizer", "do_lower_case": True, "strip_accents": False, "unk_token": "[UNK]"}
-    settings |= {f"{token[1:-1].lower()}_token": token for token in SPECIAL_TOKENS}
-    files = {"tokenizer_config.json": json.dumps(settings, indent=2).encode()}
     return SentenceEncoder(encoder, Pooling(), tokenizer, ModelFolder(fields, files, settings))
 
 
-def _train_tokenizer(texts: list[str]) -> tokenizers.Tokenizer:
-    backend = tokenizers.Tokenizer(tokenizers.models.WordPiece(unk_token="[UNK]"))
-    backend.normalizer = tokenizers.normalizers.BertNormalizer(lowercase=True, strip_accents=False)
-    backend.pre_tokenizer = tokenizers.pre_tokenizers.BertPreTokenizer()
+def _train_vocabulary(texts: list[str]) -> list[str]:
+    """The tokens of a WordPiece vocabulary, the same in every run."""
+    trained = tokenizers.Tokenizer(tokenizers.models.WordPiece(unk_token="[UNK]"))
+    trained.normalizer = normalizer = tokenizers.normalizers.BertNormalizer(lowercase=True, strip_accents=False)
+    trained.pre_tokenizer = splitter = tokenizers.pre_tokenizers.BertPreTokenizer()
+    # Of two equally frequent pairs of pieces, the one with the smaller ids is joined first. The package gives ids to the
+    # pieces inside words in the order of a hash table, another one in each run, unless they have ids already.
+    words = {word for text in texts for word, _ in splitter.pre_tokenize_str(normalizer.normalize_str(text))}
+    inside = sorted({f"##{character}" for word in words for character in word[1:]})
     trainer = tokenizers.trainers.WordPieceTrainer(
-        vocab_size=VOCABULARY_SIZE,
-        special_tokens=list(SPECIAL_TOKENS),
-        limit_alphabet=ALPHABET_SIZE,
-        show_progress=False,
+        vocab_size=VOCABULARY_SIZE, special_tokens=[*SPECIAL_TOKENS, *inside], show_progress=False
     )
-    backend.train_from_iterator(texts, trainer)
-    cls, sep = ("[CLS]", backend.token_to_id("[CLS]")), ("[SEP]", backend.token_to_id("[SEP]"))
-    backend.post_processor = tokenizers.processors.TemplateProcessing(
-        single="[CLS] $A [SEP]", pair="[CLS] $A [SEP] $B [SEP]", special_tokens=[cls, sep]
-    )
-    backend.decoder = tokenizers.decoders.WordPiece()
-    return backend
-
-
-def _pair_files(folder: Path) -> tuple[Path, list[Path], Path]:
-    questions = [folder / "question_pair" / name for name in ("kor_pair_train.csv", "kor_Pair_test.csv")]
-    return folder / "paraKQC" / "paraKQC_v1.txt", questions, folder / "sae4k" / "sae4k_v1.txt"
+    trained.train_from_iterator(texts, trainer)
+    ids = trained.get_vocab()
+    return sorted(ids, key=ids.__getitem__)
 
 
 def _read_klue_nli(path: Path) -> list[tuple[str, str, str]]:
-    records = json.loads(path.read_text(encoding="utf-8"))
-    return [(record["premise"], record["hypothesis"], record["gold_label"]) for record in records]
+    with _must_fit(path):
+        records = json.loads(path.read_text(encoding="utf-8"))
+        return [(record["premise"], record["hypothesis"], record["gold_label"]) for record in records]
 
 
 def _read_paraphrases(path: Path, seed: int) -> list[Example]:
     """Ten lines of equal meaning follow one another; neighbours in a random order of the ten become pairs."""
-    sentences = [fields[-1] for fields in _tab_separated(path)]
+    sentences = [sentence for _, _, sentence in _tab_separated(path)]
     generator = random.Random(seed)
     pairs = []
     for begin in range(0, len(sentences), 10):
@@ -165,15 +171,11 @@ def _read_paraphrases(path: Path, seed: int) -> list[Example]:
     return pairs
 
 
-def _read_questions(paths: list[Path]) -> list[Example]:
+def _read_questions(path: Path) -> list[Example]:
     """Pairs of questions that are marked as duplicates."""
-    pairs = []
-    for path in paths:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            for row in csv.DictReader(file):
-                if row["is_duplicate"] == "1" and row["question1"].strip() and row["question2"].strip():
-                    pairs.append(Example((row["question1"], row["question2"])))
-    return pairs
+    with _must_fit(path), path.open(encoding="utf-8-sig", newline="") as file:
+        rows = [(row["question1"], row["question2"]) for row in csv.DictReader(file) if row["is_duplicate"] == "1"]
+    return [Example(row) for row in rows if all(question.strip() for question in row)]
 
 
 def _read_requests(path: Path) -> list[Example]:
@@ -183,5 +185,16 @@ def _read_requests(path: Path) -> list[Example]:
 
 
 def _tab_separated(path: Path) -> list[list[str]]:
+    """Rows of three values."""
     with path.open("rb") as file:
-        return [line.split("\t") for line in read_lines(file, str(path))]
+        rows = [line.split("\t") for line in read_lines(file, str(path))]
+    with _must_fit(path):
+        return [[first, second, third] for first, second, third in rows]
+
+
+@contextlib.contextmanager
+def _must_fit(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except (ValueError, LookupError, TypeError, AttributeError, csv.Error):
+        raise InputError(f"{path}: not the file that this recipe was made with; download it again") from None

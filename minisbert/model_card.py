@@ -14,6 +14,7 @@ from minisbert import mini
 from minisbert.data import Example
 from minisbert.display import printable
 from minisbert.files import replacing
+from minisbert.hub import is_hub_name
 from minisbert.losses import Loss
 from minisbert.recipes import Recipe
 from minisbert.sentence_encoder import SentenceEncoder
@@ -86,7 +87,7 @@ def write_model_card(
     """
     losses = [_loss_name(each.loss) for each in sets]
     cited = {"Sentence Transformers", *(name for loss in losses for name in loss)}
-    if any(each.name in ("nli", "small-nli", "sts") for each in sets):
+    if any(each.name in ("nli", "pairs", "sts") for each in sets):
         cited.add("KorNLI and KorSTS")
     sections = [
         _front_matter(recipe, sets, losses),
@@ -113,8 +114,9 @@ def _front_matter(recipe: Recipe, sets: Sequence[TrainingSet], losses: Sequence[
         f"dataset_size:{sum(s.size for s in sets)}",
     ]
     tags += list(dict.fromkeys(f"loss:{name}" for loss in losses for name in loss))
-    lines = ["---", "language:", "- ko", "tags:", *(f"- {tag}" for tag in tags)]
-    if recipe.base and not Path(recipe.base).exists():
+    korean = any(each.name != "own" for each in sets)
+    lines = ["---", *(["language:", "- ko"] if korean else []), "tags:", *(f"- {tag}" for tag in tags)]
+    if recipe.base and is_hub_name(recipe.base):
         lines.append(f"base_model: {recipe.base.partition('@')[0]}")
     if recipe.base is None:
         lines.append(f"license: {mini.LICENCE}")

@@ -9,6 +9,8 @@ from typing import Any
 import torch
 from torch import nn
 
+from minisbert.errors import InputError
+
 
 def warmup_linear(step: int, warmup_steps: int, total_steps: int) -> float:
     """The factor of the learning rate: up in a line, then down in a line ("WarmupLinear").
@@ -67,16 +69,17 @@ class OriginalAdamW(torch.optim.AdamW):
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> None:  # type: ignore[override]
         """Move every parameter that has a gradient."""
+        decayed = []
         for group, weight_decay in zip(self.param_groups, self.late_decay, strict=True):
             moved = [parameter for parameter in group["params"] if parameter.grad is not None]
             # One step count for all: a parameter has a gradient in every step or, if it is not used, in none.
             t = 1 + int(self.state[moved[0]].get("step", 0)) if moved else 1
             group["eps"] = self.original_eps / (1 - group["betas"][1] ** t) ** 0.5
-            group["decayed"] = moved if weight_decay else []
+            decayed.append((moved if weight_decay else [], 1 - group["lr"] * weight_decay))
         super().step(closure)
-        for group, weight_decay in zip(self.param_groups, self.late_decay, strict=True):
-            for parameter in group.pop("decayed"):
-                parameter.mul_(1 - group["lr"] * weight_decay)
+        for parameters, factor in decayed:
+            for parameter in parameters:
+                parameter.mul_(factor)
 
 
 def build_optimizer(
@@ -90,7 +93,12 @@ def build_optimizer(
         learning_rate: the largest, before the schedule.
         eps: 1e-8 for the first, 1e-6 for the second, unless a recipe says otherwise.
         weight_decay: see `parameter_groups`.
+
+    Raises:
+        InputError: there is no optimizer of this name.
     """
+    if name not in ("adamw", "original-adamw"):
+        raise InputError(f"optimizer must be adamw or original-adamw, found {name!r}")
     groups = parameter_groups(model, weight_decay)
     if name == "original-adamw":
         return OriginalAdamW(groups, lr=learning_rate, eps=eps)

@@ -14,7 +14,7 @@ import warnings
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -23,10 +23,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from minisbert import bert, deberta_v2, hub, roberta
+from minisbert import hub
 from minisbert.batching import Rows, plan_batches
-from minisbert.checkpoint import Architecture, load_checkpoint, save_checkpoint
+from minisbert.checkpoint import load_checkpoint, save_checkpoint
+from minisbert.devices import batch_budget, is_out_of_memory, usable_device
 from minisbert.errors import InputError, ModelError, NonFiniteError
+from minisbert.families import family_of
 from minisbert.folder import ModelFolder, read_folder, write_folder
 from minisbert.pooling import Normalize, Pooling
 from minisbert.similarity import similarity
@@ -34,33 +36,6 @@ from minisbert.tokenization import TokenizedTexts, Tokenizer, load_backend, toke
 
 Vectors = npt.NDArray[np.float32]
 
-
-class Family(NamedTuple):
-    """What one value of config.json's model_type stands for."""
-
-    read_config: Callable[[dict[str, Any]], Any]
-    encoder: type[nn.Module]
-    architecture: Architecture
-    class_name: str  # in transformers, for config.json
-
-
-_ROBERTA = Architecture(roberta.PREFIX, roberta.MODULES, roberta.CARRIED, roberta.UNUSED)
-FAMILIES = {
-    "bert": Family(
-        bert.BertConfig.from_fields,
-        bert.Bert,
-        Architecture(bert.PREFIX, bert.MODULES, bert.CARRIED, bert.UNUSED),
-        "BertModel",
-    ),
-    "roberta": Family(roberta.RobertaConfig.from_fields, roberta.Roberta, _ROBERTA, "RobertaModel"),
-    "xlm-roberta": Family(roberta.RobertaConfig.from_fields, roberta.Roberta, _ROBERTA, "XLMRobertaModel"),
-    "deberta-v2": Family(
-        deberta_v2.DebertaV2Config.from_fields,
-        deberta_v2.DebertaV2,
-        Architecture(deberta_v2.PREFIX, deberta_v2.MODULES, deberta_v2.CARRIED, deberta_v2.UNUSED),
-        "DebertaV2Model",
-    ),
-}
 
 DTYPE_NAMES = {torch.float64: "float64", torch.float32: "float32", torch.bfloat16: "bfloat16", torch.float16: "float16"}
 
@@ -87,7 +62,7 @@ class SentenceEncoder(nn.Module):
         self.normalize = Normalize() if folder.normalize else nn.Identity()
         self.tokenizer = tokenizer
         self.folder = folder
-        self.carried: dict[str, Tensor] = {}
+        self.carried: dict[str, Tensor] = {}  # the pooler's tensors: saved again, never computed with
 
     @classmethod
     def from_pretrained(
@@ -121,20 +96,23 @@ class SentenceEncoder(nn.Module):
         dtype = dtype or torch.float32
         if dtype not in DTYPE_NAMES:
             raise InputError(f"dtype must be one of {', '.join(DTYPE_NAMES.values())}, found {dtype}")
-        device = _usable_device(device)
+        device = usable_device(device)
         path = _locate(source, revision, token, local_files_only, hub_timeout)
         folder = read_folder(path)
-        family = _family(folder)
+        family = family_of(folder)
         config = family.read_config(folder.config)
         tokenizer = _build_tokenizer(folder, config, max_seq_length)
-        with torch.device("meta"), _Undrawn():  # shapes: nothing is allocated before the checkpoint is known to fit
+        with (
+            torch.device("meta"),
+            _NoRandomInit(),
+        ):  # shapes: nothing is allocated before the checkpoint is known to fit
             encoder = family.encoder(config)
         model = cls(encoder.to(dtype), Pooling(folder.pooling_mode), tokenizer, folder)
         weights = path / folder.encoder_path
         try:
             model.carried = load_checkpoint(weights, encoder, config.num_hidden_layers, family.architecture, device)
         except RuntimeError as error:
-            if not _is_out_of_memory(error):
+            if not is_out_of_memory(error):
                 raise
             raise InputError(f"out of memory: the model does not fit on {device}; try another device") from None
         return model.eval()
@@ -283,7 +261,7 @@ class SentenceEncoder(nn.Module):
                 try:
                     vectors = self(input_ids.to(self.device), None if mask is None else mask.to(self.device))
                 except RuntimeError as error:
-                    if not _is_out_of_memory(error):
+                    if not is_out_of_memory(error):
                         raise
                     if len(rows) == 1:
                         message = f"out of memory for {input_ids.shape[1]} tokens; lower the maximal length"
@@ -326,7 +304,7 @@ class SentenceEncoder(nn.Module):
 
         Nothing half-written appears under `folder`; it may be the one the model was loaded from.
         """
-        family = _family(self.folder)
+        family = family_of(self.folder)
         path = Path(folder)
         config = {
             key: value for key, value in self.folder.config.items() if key not in ("auto_map", "torch_dtype", "dtype")
@@ -345,7 +323,7 @@ class SentenceEncoder(nn.Module):
         write_folder(path, contents, self.embedding_dimension, write_weights)
 
 
-class _Undrawn(TorchFunctionMode):
+class _NoRandomInit(TorchFunctionMode):
     """Leaves out the random numbers of new embeddings: on the meta device, torch takes a second to prepare for them."""
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -368,28 +346,11 @@ def _locate(
     return hub.download(source, revision, token, local_files_only, hub_timeout)
 
 
-def _usable_device(device: str | torch.device | None) -> torch.device:
-    """The device to compute on, once something has been there and back: what torch says of others differs widely."""
-    if device is None:
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        torch.zeros(1, device=device).cpu()
-    except (RuntimeError, AssertionError, ImportError) as error:
-        reason = str(error).partition("\n")[0]
-        raise InputError(f"device {str(device)!r} cannot be used: {reason:.100}; try cpu or cuda") from None
-    return torch.device(device)
-
-
-def _family(folder: ModelFolder) -> Family:
-    model_type = folder.config.get("model_type")
-    if not isinstance(model_type, str) or model_type not in FAMILIES:
-        raise ModelError(f"config.json: model_type {model_type!r:.80} is not supported, only {', '.join(FAMILIES)}")
-    return FAMILIES[model_type]
-
-
 def _build_tokenizer(folder: ModelFolder, config: Any, max_seq_length: int | None) -> Tokenizer:
     backend = load_backend(folder.tokenizer_files, segments_of_pairs=folder.config["model_type"] == "bert")
     special = backend.encode("").ids
+    if not special:
+        raise ModelError("tokenizer.json: adds no special tokens, so that an empty text would have no tokens at all")
     largest_id = max([*backend.get_vocab(with_added_tokens=True).values(), *special], default=-1)
     if largest_id >= config.vocab_size:
         raise ModelError(
@@ -411,24 +372,10 @@ def _check_max_seq_length(length: int, config: Any) -> None:
         raise InputError(f"max_seq_length can be at most {config.longest_text} for this model, found {length}")
 
 
-def batch_budget(device: torch.device, dtype: torch.dtype) -> tuple[int, int]:
-    """What suits the device: the largest rows x length of a batch, and the cost of one more batch in tokens."""
-    if device.type != "cpu":
-        return 16384, 1024
-    return (1024, 64) if dtype == torch.float32 else (2048, 64)
-
-
-def _is_out_of_memory(error: RuntimeError) -> bool:
-    # The allocator of the CPU raises a plain RuntimeError.
-    return isinstance(error, torch.OutOfMemoryError) or "DefaultCPUAllocator" in str(error)
-
-
 def _check_finite(embeddings: Vectors) -> None:
     if not np.isfinite(embeddings.sum(dtype=np.float64)):  # cheaper than to look at every value when all is well
         bad = np.flatnonzero(~np.isfinite(embeddings).all(axis=1))
-        if len(bad):
-            message = "the vector is NaN or infinite; with float16, use bfloat16 or float32"
-            raise NonFiniteError(message, row=int(bad[0]))
+        raise NonFiniteError("the vector is NaN or infinite; with float16, use bfloat16 or float32", row=int(bad[0]))
 
 
 @contextlib.contextmanager

@@ -2,7 +2,7 @@
 
 Files are UTF-8 and are split at LF alone: U+2028, vertical tab and the other characters that `str.splitlines` breaks
 lines at are ordinary characters of a text. A byte-order mark at the start and a CR before LF are dropped. An empty
-line is a text too.
+line is a text too, but in a table a row without a text.
 """
 
 import csv
@@ -118,16 +118,27 @@ def _tsv_texts(lines: Iterator[str], name: str, field: str) -> Iterator[str]:
 
 
 def _csv_texts(lines: Iterator[str], name: str, field: str) -> Iterator[str]:
-    """Comma-separated values quote with ", and a quoted value may go over several lines."""
+    rows = csv_rows(lines, name)
+    _, header = next(rows, (1, [""]))
+    column = _column(header, name, field)
+    for number, values in rows:
+        yield _cell(values, column, header, f"{name}:{number}")
+
+
+def csv_rows(lines: Iterator[str], name: str) -> Iterator[tuple[int, list[str]]]:
+    """Rows of comma-separated values, each with the number of the line at which it begins.
+
+    Values are quoted with ", and a quoted value may go over several lines.
+
+    Raises:
+        InputError: the quoting is broken; where the next row begins is then not known.
+    """
     csv.field_size_limit(LONGEST_LINE)  # the default, 131,072, is less than a long text
     reader = csv.reader((line + "\n" for line in lines), strict=True)
-    number = 1  # of the line at which a row begins
+    number = 1
     try:
-        header = next(reader, [""])
-        column = _column(header, name, field)
-        number = reader.line_num + 1
         for values in reader:
-            yield _cell(values, column, header, f"{name}:{number}")
+            yield number, values
             number = reader.line_num + 1
     except csv.Error as error:
         raise InputError(f"{name}:{number}: not CSV: {error}") from None

@@ -19,11 +19,18 @@ from torch import Tensor
 
 from minisbert.errors import InputError, ModelError
 from minisbert.files import one_line, parse_json_object
+from minisbert.text_input import check_unicode
 from minisbert.tokenizer_checks import check_steps
 
 # What the tokenizer returns for a text is some hundred times its ids; they are copied out in blocks.
 TEXTS_AT_ONCE = 4096
 CHARACTERS_PER_TOKEN = 8  # so many are enough for most texts: 2 are usual in Korean, 5 in English
+# To BERT's rules a run of one kind, however long, is one unknown word, one gap or nothing; an ideograph is a word of its own.
+ENDLESS_RUNS = (
+    "[0-9A-Za-zÀ-ɏЀ-ҁҊ-ӿ\u1100-\u11ffぁ-ゖァ-ヺーㄱ-ㆎ가-힣]",
+    "[ \t\r\n\u3000]",
+    "[\u200b-\u200d\u2060\ufeff]",
+)
 BRACKETED = re.compile(r"\[\S{1,30}\]|<\S{1,30}>")  # special tokens such as [MASK] or <mask>
 UNKNOWN_TEXT = "\U00013000"  # an Egyptian hieroglyph: most vocabularies do not have it
 
@@ -64,7 +71,6 @@ class Tokenizer:
         self.pad_token_id = pad_token_id
         self.lowercase = lowercase
         self.unknown_token_id = None if unknown_token is None else backend.token_to_id(unknown_token)
-        backend.no_padding()
         self.max_seq_length = max_seq_length
 
     @property
@@ -99,7 +105,9 @@ class Tokenizer:
         for begin in range(0, len(texts), TEXTS_AT_ONCE):
             block = texts[begin : begin + TEXTS_AT_ONCE]
             for row, text in enumerate(block, start=begin):
-                _check_text(text, row)
+                if not isinstance(text, str):
+                    raise TypeError(f"row {row}: every text must be a str, found {type(text).__name__}")
+                check_unicode(text, f"row {row}")
                 not_nfc += not unicodedata.is_normalized("NFC", text)
             block = [prompt + text for text in block]
             encodings = self._encode([text.lower() for text in block] if self.lowercase else block)
@@ -117,7 +125,7 @@ class Tokenizer:
         a text has the first tokens of the whole if it has as many more as a word can have; else a longer start is
         tried.
         """
-        limit = _longest_word(self.backend)
+        limit = _tokens_of_last_word(self.backend)
         if limit is None:
             return self.backend.encode_batch(texts)
         size = CHARACTERS_PER_TOKEN * (self.max_seq_length + limit)  # characters
@@ -126,8 +134,8 @@ class Tokenizer:
         for row, text in enumerate(texts):
             start = size
             while start < len(text) and sum(len(part) - special for part in encodings[row].overflowing) < limit:
-                # Few tokens from many characters: words so long that they are unknown, or blanks. Less of them will do.
-                text = re.sub(rf"[0-9A-Za-z가-힣]{{{limit},}}| {{{limit},}}", lambda run: run[0][:limit], text)
+                # Few tokens from many characters: runs longer than any word. Shortened, they mean the same.
+                text = re.sub("|".join(f"{run}{{{limit},}}" for run in ENDLESS_RUNS), lambda run: run[0][:limit], text)
                 start *= CHARACTERS_PER_TOKEN
                 encodings[row] = self.backend.encode(text[:start])
         return encodings
@@ -147,7 +155,7 @@ class Tokenizer:
         return torch.from_numpy(input_ids), None if real.all() else torch.from_numpy(real)
 
 
-def _longest_word(backend: tokenizers.Tokenizer) -> int | None:
+def _tokens_of_last_word(backend: tokenizers.Tokenizer) -> int | None:
     """More tokens than the word or special token at the end of a text can have; None without BERT's rules.
 
     BERT's rules: text is divided at white space and punctuation, whatever stands farther off, and a word of too many
@@ -162,17 +170,6 @@ def _longest_word(backend: tokenizers.Tokenizer) -> int | None:
     ):
         return int(backend.model.max_input_chars_per_word) + 100  # a bracketed token cut in two has fewer
     return None
-
-
-def _check_text(text: object, row: int) -> None:
-    if not isinstance(text, str):
-        raise TypeError(f"row {row}: every text must be a str, found {type(text).__name__}")
-    try:
-        text.encode("utf-8")
-    except UnicodeEncodeError as error:
-        raise InputError(
-            f"row {row}: character {error.start} is half of a surrogate pair; decode the text as UTF-8"
-        ) from None
 
 
 def load_backend(files: Mapping[str, bytes], segments_of_pairs: bool) -> tokenizers.Tokenizer:
@@ -203,7 +200,7 @@ def _from_json(data: bytes) -> tokenizers.Tokenizer:
         tokenizer = tokenizers.Tokenizer.from_buffer(data)
         tokenizer.no_truncation()
         tokenizer.no_padding()
-        tokenizer.encode(UNKNOWN_TEXT)
+        tokenizer.encode(UNKNOWN_TEXT)  # fails where the vocabulary lacks the token for what it does not know
     except Exception as error:  # the package raises bare Exception
         raise ModelError(f"tokenizer.json: not a tokenizer: {one_line(error)}") from None
     return tokenizer

@@ -72,11 +72,12 @@ def _is_sound(charsmap: str) -> bool:
         return False
     if not 0 < size < len(data) - 4 or size % 1024 or replacements[-1]:
         return False
-    offsets = units >> 10 << (units >> 9 & 1) * 8
+    offsets = (units >> 10) << ((units >> 9 & 1) * 8)
     children = np.arange(len(units)) ^ offsets
     inner = units < 1 << 31  # others are leaves, which no byte leads to
     inner[0] = True  # the root
     if ((children[inner] | 255) >= len(units)).any():
         return False
-    starts = units[children[inner & (units >> 8 & 1 == 1)]] & (1 << 31) - 1
+    has_leaf = inner & (units >> 8 & 1 == 1)
+    starts = units[children[has_leaf]] & ((1 << 31) - 1)
     return bool((starts < len(replacements)).all() and not replacements[starts[starts > 0] - 1].any())

@@ -10,31 +10,41 @@ Axis letters: see layers.py.
 """
 
 import contextlib
+import hashlib
+import itertools
 import math
+import os
 import shutil
 import time
+import warnings
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, is_dataclass
 from pathlib import Path
 from typing import Protocol
 
 import numpy as np
 import torch
-import torch.distributed as distributed
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint as recompute
 
 from minisbert.batching import plan_batches
 from minisbert.data import Batch
+from minisbert.devices import batch_budget
 from minisbert.errors import InputError, NonFiniteError
 from minisbert.losses import Loss
 from minisbert.optim import build_optimizer, warmup_linear
+from minisbert.processes import (
+    any_process,
+    average_over_processes,
+    is_main_process,
+    process_count,
+    process_rank,
+    said_by_main_process,
+    share_of_batch,
+)
 from minisbert.sentence_encoder import SentenceEncoder
 from minisbert.training_log import StepReport, TrainingLog
 from minisbert.training_state import load_state, save_state
-
-# The largest rows x length of a chunk of a training batch, and what one more chunk costs besides, in tokens.
-CPU_CHUNK, GPU_CHUNK = (1024, 64), (16384, 1024)
 
 CHECKPOINTS = "checkpoints"
 
@@ -82,7 +92,7 @@ def fit(
     steps_per_epoch: int | None = None,
     evaluator: Evaluator | None = None,
     evaluation_steps: int = 0,
-    output: Path | None = None,
+    output: str | os.PathLike[str] | None = None,
     checkpoint_steps: int = 0,
     resume: bool = False,
     seed: int = 0,
@@ -123,7 +133,8 @@ def fit(
         should_stop: asked after each step; with several processes, one that says so stops all.
 
     Returns:
-        The best score of the evaluator: the largest of its Spearman correlations; None without an evaluator.
+        The best score of the evaluator: the largest of its Spearman correlations; None without an evaluator. `model` has
+        the last weights, `output` the best ones.
 
     Raises:
         NonFiniteError: a loss or a gradient is NaN or infinite; no parameter has been moved by it.
@@ -132,16 +143,26 @@ def fit(
         OSError: `output` cannot be written to.
         Stopped: `should_stop` returned True.
     """
-    steps_per_epoch = steps_per_epoch or min((len(objective.batches) for objective in objectives), default=0)
+    if steps_per_epoch is None:
+        steps_per_epoch = min((len(objective.batches) for objective in objectives), default=0)
     if steps_per_epoch < 1 or epochs < 1:
         raise InputError("nothing to train on: fewer examples than one batch, or no epochs")
     total_steps = min(steps_per_epoch * epochs, max_steps or steps_per_epoch * epochs)
     optimizers = [build_optimizer(model, optimizer, learning_rate, eps, weight_decay) for _ in objectives]
-    streams = [_endless(objective.batches) for objective in objectives]
+    streams = [_Stream(objective.batches) for objective in objectives]
+    names = [each.name for each in objectives]
+    if len(set(names)) < len(names):
+        names = [f"{name}-{number}" for number, name in enumerate(names, start=1)]
+    output = None if output is None else Path(output)
     log = TrainingLog(output if is_main_process() else None, evaluator.name if evaluator is not None else "")
     run = {  # what must be the same for a run to be resumed
         "parameters": sum(parameter.numel() for parameter in model.parameters()),
-        "objectives": [f"{each.name}: {len(each.batches)} batches, {each.loss}" for each in objectives],
+        "max_seq_length": model.max_seq_length,
+        "tokenizer": hashlib.sha256(model.tokenizer.backend.to_str().encode()).hexdigest(),
+        "objectives": [
+            f"{name}: {len(each.batches)} batches, {each.loss if is_dataclass(each.loss) else type(each.loss).__name__}"
+            for name, each in zip(names, objectives, strict=True)
+        ],
         "steps": total_steps,
         "steps_per_epoch": steps_per_epoch,
         "learning_rate": learning_rate,
@@ -151,40 +172,46 @@ def fit(
         "seed": seed,
         "optimizer": f"{optimizer}, eps {eps}",
         "autocast": str(autocast),
+        "evaluator": evaluator.name if evaluator is not None else None,
+        "processes": process_count(),
     }
     best: float | None = None
     first = 0
 
-    with _training(model):
+    with _training(model), contextlib.closing(log):
         state = load_state(output / CHECKPOINTS, model, optimizers, run) if resume and output is not None else None
         if state is not None:
             first, best = state["step"], state["best"]
             for stream in streams:
                 for _ in range(first):  # the batches that are done
-                    next(stream)
-        elif output is not None and is_main_process():
+                    stream.take()
+            if state["batches"] != [stream.digest() for stream in streams]:
+                raise InputError(f"{output}: the data are not those that this run was begun with; train anew")
+        elif resume:
+            warnings.warn(f"{output}: no checkpoint to go on from; the run begins anew", stacklevel=2)
+        if state is None and output is not None and is_main_process():
             shutil.rmtree(output / CHECKPOINTS, ignore_errors=True)
-        log.start(None if state is None else state["log"])
+        log.start(first, None if state is None else state["log"])
         for step in range(first, total_steps):
             start = time.perf_counter()
             model.train()
             torch.manual_seed(_seed_of_dropout(seed, step))
             rate = learning_rate * warmup_linear(step, warmup_steps, total_steps)
             losses, norms, tokens = {}, {}, 0
-            for objective, moments, stream in zip(objectives, optimizers, streams, strict=True):
-                for group in moments.param_groups:
+            for name, objective, adamw, stream in zip(names, objectives, optimizers, streams, strict=True):
+                for group in adamw.param_groups:
                     group["lr"] = rate
-                batch = share_of_process(next(stream))
+                batch = share_of_batch(stream.take())
                 loss, count = _accumulate_gradients(model, batch, objective.loss, autocast, recompute_activations)
                 norm = float(nn.utils.clip_grad_norm_(model.parameters(), max_grad_norm))
                 if not (math.isfinite(loss) and math.isfinite(norm)):
                     raise NonFiniteError(
-                        f"step {step + 1}, objective {objective.name}: loss {loss}, gradient norm {norm}; the step was not "
-                        "taken. Lower the learning rate, or look at the data of this batch"
+                        f"step {step + 1}, objective {name}: loss {loss}, gradient norm {norm}; this update was not made. "
+                        "Lower the learning rate, or look at the data of this batch"
                     )
-                moments.step()
-                moments.zero_grad()
-                losses[objective.name], norms[objective.name] = loss, norm
+                adamw.step()
+                adamw.zero_grad()
+                losses[name], norms[name] = loss, norm
                 tokens += count
             done = step + 1
             epoch, step_in_epoch = step // steps_per_epoch, step % steps_per_epoch + 1
@@ -200,8 +227,9 @@ def fit(
             stopping = should_stop is not None and any_process(should_stop(), model.device)
             if output is not None and (stopping or (checkpoint_steps and done % checkpoint_steps == 0)):
                 if is_main_process():
-                    state = {"run": run, "best": best, "log": log.sizes()}
-                    save_state(output / CHECKPOINTS, done, model, optimizers, state)
+                    batches = [stream.digest() for stream in streams]
+                    progress = {"run": run, "best": best, "log": log.sizes(), "batches": batches}
+                    save_state(output / CHECKPOINTS, done, model, optimizers, progress)
             if stopping:
                 raise Stopped(done)
     if evaluator is None and output is not None and is_main_process():
@@ -218,12 +246,12 @@ def embed_columns(
     column by column, a random batch is more than half padding.
 
     Returns:
-        A tensor (B, D) for each column, and the number of tokens.
+        A tensor (B, D) for each column, float32, or float64 in a float64 model, and the number of tokens.
     """
     texts = [text for column in columns for text in column]
     tokenized = model.tokenizer(texts)
     device = model.device
-    plan = plan_batches(tokenized.lengths, *(CPU_CHUNK if device.type == "cpu" else GPU_CHUNK))
+    plan = plan_batches(tokenized.lengths, *batch_budget(device, model.dtype))
     chunks = []
     for rows in plan:
         input_ids, mask = model.tokenizer.pad(tokenized, rows)
@@ -243,30 +271,52 @@ def _accumulate_gradients(
     labels = None if batch.labels is None else torch.tensor(batch.labels, device=model.device)
     value = loss(embeddings, labels)
     value.backward()
+    for parameter in model.parameters():
+        if parameter.grad is not None and parameter.grad.is_sparse:
+            parameter.grad = parameter.grad.to_dense()
     return average_over_processes(model, value.detach(), tokens)
 
 
-def _endless(batches: Batches) -> Iterator[Batch]:
-    while True:
-        yield from batches
+class _Stream:
+    """The batches of an objective, one iteration after the other, and a digest of all that were taken."""
+
+    def __init__(self, batches: Batches) -> None:
+        self._batches = itertools.chain.from_iterable(itertools.repeat(batches))
+        self._taken = hashlib.sha256()
+
+    def take(self) -> Batch:
+        batch = next(self._batches)
+        self._taken.update(repr(batch).encode())
+        return batch
+
+    def digest(self) -> str:
+        return self._taken.hexdigest()
 
 
 @contextlib.contextmanager
 def _training(model: SentenceEncoder) -> Iterator[None]:
-    """Whatever happens inside, leave no dropout and no gradients behind, and the random generators as they were."""
+    """Whatever happens inside, leave no dropout and no gradients behind, and the random generators as they were.
+
+    On a CPU the token embeddings get sparse gradients: a dense one, of the whole vocabulary and for every chunk of a batch,
+    would take an eighth of the time.
+    """
+    embeddings = [module for module in model.modules() if isinstance(module, nn.Embedding)]
     model.zero_grad()
     with torch.random.fork_rng([model.device] if model.device.type == "cuda" else []):
         try:
+            for embedding in embeddings:
+                embedding.sparse = model.device.type == "cpu"
             yield
         finally:
+            for embedding in embeddings:
+                embedding.sparse = False
             model.zero_grad()
             model.eval()
 
 
 def _seed_of_dropout(seed: int, step: int) -> int:
     """Every step of every process draws from a seed of its own, so that a resumed run draws what it would have drawn."""
-    rank = distributed.get_rank() if distributed.is_initialized() else 0
-    return int(np.random.SeedSequence((seed, step, rank)).generate_state(1)[0])
+    return int(np.random.SeedSequence((seed, step, process_rank())).generate_state(1)[0])
 
 
 def _evaluate(
@@ -281,20 +331,18 @@ def _evaluate(
     on_evaluation: Callable[[int, dict[str, float]], None] | None,
 ) -> float:
     """Measure the model, keep it if it is the best so far, and return the best score."""
-    score = torch.zeros(1, dtype=torch.float64)
+    score = 0.0
     if is_main_process():
         model.eval()
         result = evaluator(model)
-        score[0] = largest_spearman(result)
+        score = largest_spearman(result)
         log.evaluation(epoch, step_in_epoch, done, result)
         if on_evaluation is not None:
             on_evaluation(done, result)
-        if output is not None and (best is None or score.item() > best):
+        if output is not None and (best is None or score > best):
             model.save_pretrained(output)
-    if distributed.is_initialized():
-        score = score.to(model.device)
-        distributed.broadcast(score, src=0)
-    return score.item() if best is None else max(score.item(), best)
+    score = said_by_main_process(score, model.device)
+    return score if best is None else max(score, best)
 
 
 def largest_spearman(result: dict[str, float]) -> float:
@@ -302,58 +350,5 @@ def largest_spearman(result: dict[str, float]) -> float:
 
     A model that gives all texts the same vector has none (NaN), which counts as -1, the worst.
     """
-    correlations = (value for name, value in result.items() if "spearman" in name)
+    correlations = (value for name, value in result.items() if name.rpartition("_")[0].endswith("spearman"))
     return max((value for value in correlations if not math.isnan(value)), default=-1.0)
-
-
-# Several processes (torchrun). Each takes its share of the rows; the gradients are averaged before they are clipped.
-
-
-def is_main_process() -> bool:
-    """Whether this process is the one that writes."""
-    return not distributed.is_initialized() or distributed.get_rank() == 0
-
-
-def share_of_process(batch: Batch) -> Batch:
-    """The rows of a batch that belong to this process: the same number for all, which in-batch negatives rely on.
-
-    A batch with labels that cannot be divided so, the last of an epoch perhaps, is computed by every process; the average
-    over the processes is then the same.
-
-    Raises:
-        InputError: a batch without labels cannot be divided.
-    """
-    if not distributed.is_initialized():
-        return batch
-    processes, rank = distributed.get_world_size(), distributed.get_rank()
-    rows = len(batch.texts[0])
-    if rows % processes and batch.labels is not None:
-        return batch
-    if rows % processes:
-        raise InputError(
-            f"a batch of {rows} examples cannot be divided among {processes} processes; choose another size"
-        )
-    share = slice(rank * rows // processes, (rank + 1) * rows // processes)
-    return Batch(tuple(column[share] for column in batch.texts), None if batch.labels is None else batch.labels[share])
-
-
-def any_process(flag: bool, device: torch.device) -> bool:
-    """Whether the flag is set in one of the processes."""
-    if distributed.is_initialized():
-        flags = torch.tensor([flag], dtype=torch.int32, device=device)
-        distributed.all_reduce(flags)
-        return flags.item() > 0
-    return flag
-
-
-def average_over_processes(model: nn.Module, loss: Tensor, tokens: int) -> tuple[float, int]:
-    """Average gradients and loss over the processes, and add up the tokens."""
-    if distributed.is_initialized():
-        processes = distributed.get_world_size()
-        gradients = [parameter.grad for parameter in model.parameters() if parameter.grad is not None]
-        totals = torch.tensor([loss.item() / processes, tokens], dtype=torch.float64, device=loss.device)
-        for tensor in (*gradients, totals):
-            distributed.all_reduce(tensor)
-        torch._foreach_div_(gradients, processes)
-        return totals[0].item(), int(totals[1])
-    return loss.item(), tokens

@@ -1,14 +1,21 @@
-"""What a training run writes down as it goes: metrics.jsonl, and the evaluator's table in the form of sentence-transformers."""
+"""What a training run writes down as it goes.
 
+Metrics as JSON lines, the evaluator's table in the form of sentence-transformers, and, where the package tensorboard is
+installed, an event file for it.
+"""
+
+import contextlib
 import csv
 import json
 import math
 import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 METRICS = "metrics.jsonl"
 EVALUATIONS = Path("eval")
+EVENTS = "tensorboard"
 EVALUATION_COLUMNS = tuple(
     f"{function}_{correlation}"
     for function in ("cosine", "euclidean", "manhattan", "dot")
@@ -31,7 +38,7 @@ class StepReport:
 
 
 class TrainingLog:
-    """Appends to the two files; without a folder, to nothing.
+    """Appends to the files; without a folder, to nothing.
 
     Lines are written through at once, so that an interrupted run leaves whole lines; a resumed run cuts off those that
     came after its checkpoint and writes the same ones again, but for the times.
@@ -41,11 +48,16 @@ class TrainingLog:
         self._folder = folder
         infix = f"_{evaluator_name}" if evaluator_name else ""
         self._files = (Path(METRICS), EVALUATIONS / f"similarity_evaluation{infix}_results.csv")
+        self._events: Any = None
 
-    def start(self, sizes: list[int] | None) -> None:
-        """Begin anew, or go on after the given numbers of bytes of the two files."""
+    def start(self, steps: int, sizes: list[int] | None) -> None:
+        """Begin anew, or go on after so many steps and the given numbers of bytes of the two files of text."""
         if self._folder is not None:
             self._folder.mkdir(parents=True, exist_ok=True)
+            with contextlib.suppress(ImportError):
+                from torch.utils.tensorboard import SummaryWriter
+
+                self._events = SummaryWriter(str(self._folder / EVENTS), purge_step=steps + 1)
             for file, size, now in zip(self._files, sizes or [0, 0], self.sizes(), strict=True):
                 if size < now:
                     os.truncate(self._folder / file, size)
@@ -58,6 +70,11 @@ class TrainingLog:
     def step(self, report: StepReport) -> None:
         """Note a step."""
         self._append_metrics(asdict(report))
+        for name, loss in report.losses.items():
+            self._append_events(
+                report.step, {f"loss/{name}": loss, f"gradient norm/{name}": report.gradient_norms[name]}
+            )
+        self._append_events(report.step, {"learning rate": report.learning_rate})
 
     def evaluation(self, epoch: int, step_in_epoch: int, step: int, result: dict[str, float]) -> None:
         """Note an evaluation.
@@ -71,6 +88,7 @@ class TrainingLog:
         # JSON has no NaN, which is the correlation with a constant.
         numbers = {name: None if math.isnan(value) else value for name, value in result.items()}
         self._append_metrics({"step": step, "evaluation": numbers})
+        self._append_events(step, {f"evaluation/{name}": value for name, value in result.items()})
         if self._folder is not None:
             path = self._folder / self._files[1]
             path.parent.mkdir(exist_ok=True)
@@ -80,6 +98,16 @@ class TrainingLog:
                     writer.writerow(["epoch", "steps", *EVALUATION_COLUMNS])
                 values = {"_".join(name.split("_")[-2:][::-1]): value for name, value in result.items()}
                 writer.writerow([epoch, step_in_epoch, *(values.get(column, "") for column in EVALUATION_COLUMNS)])
+
+    def close(self) -> None:
+        """Write out what the event file has not yet."""
+        if self._events is not None:
+            self._events.close()
+
+    def _append_events(self, step: int, numbers: dict[str, float]) -> None:
+        if self._events is not None:
+            for name, value in numbers.items():
+                self._events.add_scalar(name, value, step)
 
     def _append_metrics(self, entry: dict[str, object]) -> None:
         if self._folder is not None:

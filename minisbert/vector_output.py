@@ -84,21 +84,17 @@ class VectorFile:
         Raises:
             InputError: the interrupted run was of another model or had other options.
         """
-        try:
-            journal = read_json_object(self._journal)
-            rows, size, digest = int(journal["rows"]), int(journal["bytes"]), str(journal["texts"])
-        except (ModelError, KeyError, TypeError, ValueError):
+        journal = self._read_journal()
+        if journal is None:
             return 0, ""
-        if self._part.stat().st_size < size:
-            return 0, ""
-        if journal.get("run") != dict(run):
+        if journal["run"] != dict(run):
             raise InputError(
                 f"{self.path}: the interrupted run had another model or other options; start anew without --resume"
             )
-        self.rows = self.noted_rows = rows
-        self._file.truncate(size)
-        self._file.seek(size)
-        return rows, digest
+        self.rows = self.noted_rows = journal["rows"]
+        self._file.truncate(journal["bytes"])
+        self._file.seek(journal["bytes"])
+        return self.rows, journal["texts"]
 
     def skip(self, texts: Iterable[str]) -> str:
         """Note texts whose vectors are in the file already; returns the digest of all texts so far."""
@@ -146,19 +142,29 @@ class VectorFile:
             self._part.replace(self.path)
         self.discard()
 
-    def close(self) -> bool:
-        """Stop before the end; returns whether there is something that can be resumed, of this run or an earlier one."""
+    def close(self) -> int:
+        """Stop before the end; returns the number of rows that can be resumed, of this run or an earlier one."""
         with contextlib.suppress(OSError):  # a disk that is full cannot take what is still in the buffer either
             self._file.close()
-        resumable = self._journal.exists()
-        if not resumable:
+        journal = self._read_journal()
+        if journal is None:
             self.discard()
-        return resumable
+            return 0
+        return int(journal["rows"])
 
     def discard(self) -> None:
         """Remove the temporary file and the journal."""
         self._part.unlink(missing_ok=True)
         self._journal.unlink(missing_ok=True)
+
+    def _read_journal(self) -> dict[str, Any] | None:
+        """What `note` has written last; None if there is nothing, or not what it speaks of."""
+        try:
+            journal = read_json_object(self._journal)
+            whole = self._part.stat().st_size >= journal["bytes"] >= 0 < journal["rows"]
+            return journal if whole and {"texts", "run"} <= journal.keys() else None
+        except (ModelError, OSError, KeyError, TypeError):
+            return None
 
     def _header(self, width: int) -> bytes:
         if self.form == ".jsonl":

@@ -11,8 +11,8 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from minisbert.checkpoint import load_checkpoint
+from minisbert.families import FAMILIES
 from minisbert.pooling import Pooling
-from minisbert.sentence_encoder import FAMILIES
 from tests.tiny import CONFIGS
 
 POOLING_MODES = ("mean", "cls", "max")

@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 from minisbert import SentenceEncoder
 from minisbert.checkpoint import load_checkpoint, save_checkpoint
 from minisbert.errors import ModelError
-from minisbert.sentence_encoder import FAMILIES
+from minisbert.families import FAMILIES
 from tests.model_files import refusal
 from tests.tiny import CONFIGS, SENTENCES, tiny_folder, tiny_model
 

@@ -77,6 +77,8 @@ def test_bad_headers(file):
         "1: no column 'sentence2'; the columns are: sentence1, score"
     )
     assert message(read_sts, file("a.tsv", "")) == "1: no column 'sentence1'; the columns are: "
+    assert message(read_examples, file("a.tsv", "가\t나\t3.0\n다\t라\t1.0\n")).startswith("1: '3.0' names no column")
+    assert message(read_examples, file("a.tsv", "질문\t답\n")) == " no examples in it"
     assert message(read_examples, file("a.tsv", "글\t글\n가\t나\n")).startswith("1: two columns have the same name")
     assert message(read_examples, file("a.txt", "글\n가\n")).startswith("2: 1 text columns; expected two (a pair)")
     assert message(read_examples, file("a.tsv", "a\tb\tc\td\n가\t나\t다\t라\n")).startswith("2: 4 text columns")

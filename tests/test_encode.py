@@ -619,3 +619,38 @@ def test_two_processes_of_torchrun_write_what_one_writes(run, start, tmp_path, m
     assert printed == silence == b""
     np.testing.assert_allclose(np.load("two.npy"), np.load("one.npy"), atol=1e-6)
     assert left_in(tmp_path) == ["a.txt", "one.npy", "two.npy"]
+
+
+def test_torchrun_cannot_share_standard_input(run, monkeypatch):
+    monkeypatch.setenv("LOCAL_RANK", "0")
+    for arguments in (["-i", "-"], ["-i", "a.txt", "-o", "a.npy", "--resume"]):
+        code, _, err = run(*arguments)
+        assert (code, err) == (
+            2,
+            "encode.py: --resume and standard input are for one process; run it without torchrun\n",
+        )
+
+
+def test_what_is_done_is_printed_before_a_failure(model, tmp_path):
+    """The script itself ends without Python's usual clean-up."""
+    lines = [*(json.dumps({"text": "밥"}) for _ in range(encode.ROWS_AT_ONCE)), "[]"]
+    (tmp_path / "a.jsonl").write_text("\n".join(lines), encoding="utf-8")
+    command = [sys.executable, ROOT / "encode.py", "-m", model, "--device", "cpu", "-i", "a.jsonl"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, timeout=100)
+    assert done.returncode == 2
+    assert done.stdout.count(b"\n") == encode.ROWS_AT_ONCE
+    assert json.loads(done.stdout.splitlines()[-1])["text"] == "밥"
+
+
+def test_the_query_is_not_counted(run):
+    decomposed = unicodedata.normalize("NFD", "밥을 먹는다")
+    _, _, err = run("--query", decomposed, *SENTENCES[:3])
+    assert err.startswith("encode.py: 3 rows, ") and err.endswith(" 0 rows not NFC, " + err.rpartition(", ")[2])
+
+
+def test_rows_that_cannot_be_resumed_are_not_promised(run):
+    assert run(*sentences(20), "밥\ud800", "-o", "a.npy")[0] == 2
+    Path("a.txt").write_text("밥\n", encoding="utf-8")
+    code, _, err = run("-i", "a.txt", "-o", "a.npy", "--prompt-name", "없음")
+    assert (code, left_in(".")) == (2, ["a.txt"])
+    assert is_one_line(err)

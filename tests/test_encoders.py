@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 
 from minisbert import layers
 from minisbert.errors import ModelError
-from minisbert.sentence_encoder import FAMILIES
+from minisbert.families import FAMILIES
 from tests.comparison import CASES, GOLDEN_CASES, compare, ragged_batch
 from tests.tiny import CONFIGS, tiny_model
 

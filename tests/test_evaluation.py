@@ -56,6 +56,7 @@ def test_perfect_correlations_are_one_and_constants_have_none():
     assert -1 <= pearson(x, -x) <= pearson(x, x) <= 1
     assert np.isnan(pearson([1, 1, 1], [1, 2, 3]))
     assert np.isnan(spearman([1, 2, 3], [0.1, 0.1, 0.1]))
+    assert np.isnan(pearson([1, 2, 3], [0.1, 0.1, 0.1])), "the mean of these is not 0.1"
 
 
 def test_pair_similarities_worked_out_by_hand():

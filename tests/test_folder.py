@@ -127,7 +127,7 @@ def test_the_encoder_in_a_folder_of_its_own(folder, name):
 def test_a_plain_model_is_pooled_by_its_mean_and_says_so(folder):
     expected = load(folder).encode(SENTENCES)
     (folder / "modules.json").unlink()
-    with pytest.warns(UserWarning, match=r"no modules\.json says how to pool; mean pooling is used") as caught:
+    with pytest.warns(UserWarning, match=r"nothing says how to pool \(modules\.json\); mean pooling is used") as caught:
         model = load(folder)
     assert caught[0].filename == __file__
     np.testing.assert_array_equal(model.encode(SENTENCES), expected)

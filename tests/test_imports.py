@@ -15,10 +15,11 @@ PACKAGES = {"torch", "tokenizers", "safetensors", "huggingface_hub", "numpy"}
 ORDER = (
     "errors",
     "layers pooling similarity batching display losses optim",
-    "config files text_input command_line",
+    "config devices files text_input command_line",
     "bert roberta deberta_v2 tokenizer_checks",
     "tokenization checkpoint folder vector_output data training_log",
-    "hub corpora training_state",
+    "hub_cache corpora training_state families processes",
+    "hub",
     "sentence_encoder",
     "training evaluation",
     "recipes mini",

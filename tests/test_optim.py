@@ -5,6 +5,7 @@ import pytest
 import torch
 from torch import nn
 
+from minisbert.errors import InputError
 from minisbert.optim import OriginalAdamW, build_optimizer, parameter_groups, warmup_linear
 from tests.tiny import CONFIGS, tiny_model
 
@@ -107,3 +108,8 @@ def test_a_step_without_any_gradient():
     optimizer = OriginalAdamW(parameter_groups(model, WEIGHT_DECAY), LEARNING_RATE, 1e-6)
     optimizer.step()
     assert torch.equal(model.weight, small_model().weight)
+
+
+def test_an_unknown_optimizer_is_refused():
+    with pytest.raises(InputError, match="adamw or original-adamw, found 'original_adamw'"):
+        build_optimizer(nn.Linear(2, 2), "original_adamw", 1e-3, 1e-8, 0.0)

@@ -11,13 +11,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from minisbert import SentenceEncoder
+from minisbert import SentenceEncoder, corpora
 from minisbert.data import read_sts
 from minisbert.evaluation import FUNCTIONS, EmbeddingSimilarityEvaluator
 
 pytestmark = pytest.mark.hub
 
-KORSTS_URL = "https://raw.githubusercontent.com/kakaobrain/kor-nlu-datasets/0df0fe7/KorSTS/sts-test.tsv"
+KORSTS_URL = f"{corpora.REPOSITORY}/{corpora.COMMIT}/{corpora.STS_TEST.path}"
 
 # fmt: off
 KORSTS = {

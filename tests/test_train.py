@@ -131,7 +131,7 @@ def test_a_recipe_from_data_to_model_card(recipe, place):
     assert err[3].startswith("train.py: done in ")
     written = record()
     assert written["overridden"] == {
-        "base": str(place / "base"),
+        "base": "base",
         "tasks": [
             {"data": "nli", "loss": "mnrl", "batch_size": 8},
             {"data": "sts", "loss": "cosine", "batch_size": 4},
@@ -236,7 +236,7 @@ def test_own_scored_pairs(own):
 def test_the_recipe_for_a_file_of_ones_own(run, place):
     command = ["--recipe", "pet-questions", "--train", place / "scored.jsonl", "-m", place / "base", "-o", "out"]
     assert run(*command, "--device", "cpu")[0] == 0
-    assert record()["overridden"] == {"base": str(place / "base")}
+    assert record()["overridden"] == {"base": "base"}
     assert record()["recipe"]["learning_rate"] == 5e-5
 
 
@@ -337,6 +337,11 @@ BAD_USAGE = {
     "length": ([*OWN, "--loss", "mnrl", "--batch-size", "4", "--max-length", "41"], "can be at most 40"),
     "length 2": ([*OWN, "--loss", "mnrl", "--batch-size", "4", "--max-length", "2"], "max_seq_length"),
     "one pair": ([*OWN, "--loss", "mnrl", "--dev", "{place}/one.tsv"], "one.tsv: 1 scored pairs, but at least 2"),
+    "batch of one": ([*OWN, "--loss", "mnrl", "--batch-size", "1"], "a row's wrong answers are the other rows"),
+    "device of a new model": (
+        ["--recipe", "ko-mini", "--data", "{place}", "--device", "abacus", "-o", "out"],
+        "'abacus'",
+    ),
     "column": ([*OWN, "--loss", "mnrl", "--dev", "{place}/pairs.tsv"], "pairs.tsv:1: no column 'sentence1'"),
 }
 
@@ -383,3 +388,46 @@ def test_progress_is_for_terminals(own, monkeypatch):
     assert shown and all(part in shown[-1] for part in ("own ", "lr ", "tokens/s"))
     _, _, err = own("--max-steps", 2, "--quiet", "--overwrite")
     assert len(err) == 1
+
+
+def test_progress_and_scores_do_not_disturb_each_other(own, place, monkeypatch):
+    monkeypatch.setattr("sys.stderr.isatty", lambda: True, raising=False)
+    dev = place / "data" / "kor-nlu-datasets" / "KorSTS" / "sts-dev.tsv"
+    _, _, err = own("--max-steps", 2, "--dev", dev)
+    assert any(line.startswith("train.py: step 2: ") for line in err), "on a line of its own"
+    assert not any("text/s" in line for line in err), "no second bar"
+
+
+def test_zeros_are_recorded(own):
+    assert own("--seed", 0, "--weight-decay", 0, "--max-steps", 1)[0] == 0
+    flags = record()["flags"]
+    assert (flags["seed"], flags["weight_decay"], flags["model"]) == ("0", "0.0", "base")
+
+
+def test_out_of_memory_is_one_line(own, monkeypatch):
+    def no_memory(*_, **__):
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB")
+
+    monkeypatch.setattr(training, "embed_columns", no_memory)
+    expected = "train.py: out of memory; lower the batch size or --max-length, or pass --recompute"
+    assert own()[::2] == (2, [expected])
+
+
+def test_emulated_bfloat16_is_told(own, monkeypatch):
+    for emulated in (True, False):
+        monkeypatch.setattr("minisbert.layers.EMULATES_BFLOAT16", emulated)
+        _, _, err = own("--dtype", "bfloat16", "--max-steps", 1, "--overwrite")
+        assert ("no bfloat16 instructions" in err[0]) == emulated
+
+
+def test_a_resumed_run_must_be_the_same(own, place, tmp_path):
+    flags = ("--epochs", 2, "--checkpoint-steps", 2)
+    pairs = (place / "pairs.tsv").read_text(encoding="utf-8")
+    assert own(*flags)[0] == 0
+    assert "with max_seq_length 40 instead of 16" in own(*flags, "--resume", "--max-length", 16)[2][-1]
+    try:
+        (place / "pairs.tsv").write_text(pairs.replace("먹는다 3", "마신다 3"), encoding="utf-8")
+        code, _, err = own(*flags, "--resume")
+    finally:
+        (place / "pairs.tsv").write_text(pairs, encoding="utf-8")
+    assert (code, err) == (2, ["train.py: out: the data are not those that this run was begun with; train anew"])

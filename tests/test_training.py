@@ -6,7 +6,9 @@ What can go wrong is in test_training_cases.py, every number of a run in parity/
 import csv
 import json
 import math
+import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -155,14 +157,114 @@ def test_the_log(tmp_path):
 
 def test_a_log_that_was_removed_is_begun_again(tmp_path):
     log = TrainingLog(tmp_path, "dev")
-    log.start([5000, 300])
+    log.start(2, [5000, 300])
     assert log.sizes() == [0, 0]
     log.evaluation(0, -1, 3, {"dev_spearman_dot": 0.5})
     before = log.sizes()
     log.evaluation(1, -1, 6, {"dev_spearman_dot": 0.6})
-    log.start(before)
+    log.start(3, before)
     assert log.sizes() == before
     TrainingLog(None).evaluation(0, -1, 3, {})
+
+
+class RecordedEvents:
+    """In place of tensorboard's writer."""
+
+    def __init__(self, folder, purge_step):
+        self.folder, self.purge_step, self.scalars, self.closed = folder, purge_step, {}, False
+        EVENTS.append(self)
+
+    def add_scalar(self, name, value, step):
+        self.scalars[name, step] = value
+
+    def close(self):
+        self.closed = True
+
+
+EVENTS = []
+
+
+def test_events_say_what_the_metrics_say(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", SimpleNamespace(SummaryWriter=RecordedEvents))
+    EVENTS.clear()
+    fit(tiny_model(), [cosine()], 2, evaluator=Scores(0.2, 0.3), output=tmp_path, checkpoint_steps=3, max_steps=6)
+    (events,) = EVENTS
+    assert (events.folder, events.purge_step, events.closed) == (str(tmp_path / "tensorboard"), 1, True)
+    expected = {}
+    for line in (tmp_path / "metrics.jsonl").read_text(encoding="utf-8").splitlines():
+        entry = json.loads(line)
+        if "losses" in entry:
+            numbers = {"loss/sts": entry["losses"]["sts"], "gradient norm/sts": entry["gradient_norms"]["sts"]}
+            numbers["learning rate"] = entry["learning_rate"]
+        else:
+            numbers = {f"evaluation/{name}": value for name, value in entry["evaluation"].items()}
+        expected |= {(name, entry["step"]): value for name, value in numbers.items()}
+    assert len(expected) == 6 * 3 + 2 * 8
+    assert events.scalars == expected
+
+    fit(tiny_model(), [cosine()], 2, evaluator=Scores(0.4), output=tmp_path, resume=True, max_steps=6)
+    assert EVENTS[1].purge_step == 7, "what an interrupted run noted after its checkpoint is not shown twice"
+
+
+def test_an_event_file_is_written_where_tensorboard_is_installed(tmp_path):
+    pytest.importorskip("tensorboard")
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    fit(tiny_model(), [cosine()], 1, output=tmp_path, max_steps=2)
+    events = EventAccumulator(str(tmp_path / "tensorboard"))
+    events.Reload()
+    assert [event.step for event in events.Scalars("loss/sts")] == [1, 2]
+
+
+def test_objectives_of_one_name_are_told_apart(tmp_path):
+    reports = []
+    fit(
+        tiny_model(),
+        [cosine(seed=1), cosine(seed=2)],
+        1,
+        output=str(tmp_path / "out"),
+        max_steps=1,
+        on_step=reports.append,
+    )
+    assert list(reports[0].losses) == ["sts-1", "sts-2"]
+    assert reports[0].losses["sts-1"] != reports[0].losses["sts-2"]
+    assert kept(tmp_path / "out")
+
+
+def test_spearman_in_the_name_of_the_data_is_no_score():
+    result = {"my-spearman_pearson_cosine": 0.9, "my-spearman_spearman_cosine": 0.5, "my-spearman_spearman_dot": 0.6}
+    assert largest_spearman(result) == 0.6
+
+
+def test_a_run_without_a_checkpoint_begins_anew_and_says_so(tmp_path):
+    with pytest.warns(UserWarning, match="no checkpoint to go on from; the run begins anew"):
+        fit(tiny_model(), [cosine()], 1, output=tmp_path, resume=True, max_steps=1)
+
+
+def test_sparse_gradients_change_nothing():
+    """The gradients of a step, against those of all texts in one batch by plain autograd."""
+    found = {}
+    clip = torch.nn.utils.clip_grad_norm_
+
+    def noting(parameters, longest):
+        found.update({name: each.grad.clone() for name, each in model.named_parameters() if each.grad is not None})
+        return clip(parameters, longest)
+
+    for model_type in CONFIGS:
+        model = tiny_model(model_type, **NO_DROPOUT).double()
+        with pytest.MonkeyPatch.context() as patches:
+            patches.setattr(torch.nn.utils, "clip_grad_norm_", noting)
+            fit(model, [cosine()], 1, max_steps=1, warmup_steps=1)  # of rate 0: it moves nothing
+        assert not any(module.sparse for module in model.modules() if isinstance(module, torch.nn.Embedding))
+        batch = next(iter(ShuffledBatches(PAIRS, 4, 1)))
+        tokenized = model.tokenizer([text for column in batch.texts for text in column])
+        vectors = model(*model.tokenizer.pad(tokenized, np.arange(8)))
+        labels = torch.tensor(batch.labels)
+        CosineSimilarityLoss()(list(vectors.split(4)), labels).backward()
+        for name, parameter in model.named_parameters():
+            if parameter.grad is not None:
+                torch.testing.assert_close(found[name], parameter.grad, atol=1e-12, rtol=0)
+        found.clear()
 
 
 def test_steps_and_epochs():

@@ -167,7 +167,7 @@ def test_T2_stops_before_a_step_that_is_not_finite(what, tmp_path, monkeypatch):
     moved = []
     each = [Objective(ShuffledBatches(PAIRS, 5, 7), Spoilt(4, what), "sts")]
     with pytest.raises(
-        NonFiniteError, match=r"^step 4, objective sts: loss .*, gradient norm .*; the step was not taken"
+        NonFiniteError, match=r"^step 4, objective sts: loss .*, gradient norm .*; this update was not made"
     ):
         fit(
             model,
@@ -497,16 +497,16 @@ def unused_port():
 
 
 def test_T8_a_batch_that_cannot_be_divided(monkeypatch):
-    from minisbert.training import share_of_process
+    from minisbert.processes import share_of_batch
 
     monkeypatch.setattr(distributed, "is_initialized", lambda: True)
     monkeypatch.setattr(distributed, "get_world_size", lambda: 2)
     monkeypatch.setattr(distributed, "get_rank", lambda: 1)
     ranking = next(iter(NoDuplicatesBatches(TRIPLETS, 3, 7)))
     with pytest.raises(InputError, match="a batch of 3 examples cannot be divided among 2 processes"):
-        share_of_process(ranking)
+        share_of_batch(ranking)
     regression = next(iter(ShuffledBatches(PAIRS, 3, 7)))
-    assert share_of_process(regression) == regression
+    assert share_of_batch(regression) == regression
 
 
 @pytest.mark.parametrize("umask", [0o022, 0o077])

@@ -112,7 +112,7 @@ def test_another_run_is_not_taken_up_and_not_thrown_away(tmp_path):
     output = VectorFile(tmp_path / "a.npy")
     with pytest.raises(InputError, match="another model or other options"):
         output.resume({**RUN, "max_length": 64})
-    assert output.close()
+    assert output.close() == 2
     output = VectorFile(tmp_path / "a.npy")
     assert output.resume(RUN)[0] == 2
     output.close()
@@ -124,6 +124,8 @@ def test_a_damaged_journal_is_none(tmp_path, journal):
     (tmp_path / ".a.npy.journal").write_bytes(journal)
     output = VectorFile(tmp_path / "a.npy")
     assert output.resume(RUN) == (0, "")
+    assert output.close() == 0
+    output = VectorFile(tmp_path / "a.npy")
     output.append(TEXTS, VECTORS)
     output.finish(3)
     np.testing.assert_array_equal(np.load(tmp_path / "a.npy"), VECTORS)

@@ -10,9 +10,10 @@ from typing import Any
 
 import torch
 
+from minisbert.families import FAMILIES
 from minisbert.folder import ModelFolder
 from minisbert.pooling import Pooling
-from minisbert.sentence_encoder import FAMILIES, SentenceEncoder
+from minisbert.sentence_encoder import SentenceEncoder
 from minisbert.tokenization import Tokenizer, load_backend
 
 STANDARD_DEVIATION = 0.2

@@ -11,8 +11,8 @@ import torch
 
 from minisbert import SentenceEncoder
 from minisbert.data import Batch, Example, NoDuplicatesBatches, ShuffledBatches
+from minisbert.families import FAMILIES
 from minisbert.losses import CosineSimilarityLoss, MultipleNegativesRankingLoss
-from minisbert.sentence_encoder import FAMILIES
 from minisbert.training import Objective, fit
 from minisbert.training_log import StepReport
 

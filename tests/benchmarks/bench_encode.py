@@ -19,7 +19,7 @@ import torch
 
 from minisbert import SentenceEncoder
 from minisbert.batching import plan_batches
-from minisbert.sentence_encoder import batch_budget
+from minisbert.devices import batch_budget
 from tests.benchmarks.models import full_size_folder, korsts_sentences, print_json
 
 DEFAULT_BATCH_SIZE = 32  # of sentence-transformers

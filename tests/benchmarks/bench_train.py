@@ -1,4 +1,4 @@
-"""Training speed: one step of 64 KorNLI triplets by sentence-transformers and by minisbert, in turn, optimizer included.
+"""Training speed: one step of KorNLI triplets by sentence-transformers and by minisbert, in turn, optimizer included.
 
 python -m tests.benchmarks.bench_train --kornli DIR/KorNLI --tokenizers DIR --kinds roberta deberta
 
@@ -18,8 +18,6 @@ from pathlib import Path
 
 from tests.benchmarks.models import full_size_folder, print_json
 
-BATCH_SIZE = 64
-
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -27,6 +25,9 @@ def main() -> None:
     parser.add_argument("--tokenizers", type=Path, required=True, help="folder with ko-mini-{roberta,bert,deberta}")
     parser.add_argument("--cache", type=Path, default=Path(tempfile.gettempdir()))
     parser.add_argument("--kinds", nargs="+", default=["roberta", "deberta"])
+    parser.add_argument(
+        "--batch-size", type=int, default=64, help="triplets; with 64 the reference's DeBERTa needs more than 24 GB"
+    )
     parser.add_argument("--steps", type=int, default=2, help="measured steps a round, after one to warm up")
     parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--device", default="cpu")
@@ -66,11 +67,11 @@ def main() -> None:
             )
 
 
-def triplet_batches(kornli: Path, count: int) -> Iterator[tuple[list[str], ...]]:
-    """The same batches of 64 triplets for both sides."""
+def triplet_batches(kornli: Path, batch_size: int, count: int) -> Iterator[tuple[list[str], ...]]:
+    """The same batches of triplets for both sides."""
     from minisbert.data import NoDuplicatesBatches, nli_triplets, read_nli
 
-    batches = NoDuplicatesBatches(nli_triplets(read_nli(kornli / "xnli.dev.ko.tsv"), seed=0), BATCH_SIZE, seed=0)
+    batches = NoDuplicatesBatches(nli_triplets(read_nli(kornli / "xnli.dev.ko.tsv"), seed=0), batch_size, seed=0)
     for batch, _ in zip(batches, range(count), strict=False):
         yield batch.texts
 
@@ -78,7 +79,7 @@ def triplet_batches(kornli: Path, count: int) -> Iterator[tuple[list[str], ...]]
 def run_side(args: argparse.Namespace) -> None:
     """Time the steps of one side; prints a line of JSON."""
     folder = full_size_folder(args.kinds[0], args.tokenizers, args.cache)
-    batches = list(triplet_batches(args.kornli, args.steps + 1))
+    batches = list(triplet_batches(args.kornli, args.batch_size, args.steps + 1))
     times = (
         steps_of_theirs(folder, batches, args)
         if args.side == "sentence-transformers"
@@ -120,7 +121,7 @@ def steps_of_theirs(folder: Path, batches: list[tuple[list[str], ...]], args: ar
 
     class Loader:
         collate_fn = None
-        batch_size, dataset, sampler, batch_sampler = BATCH_SIZE, (), None, None
+        batch_size, dataset, sampler, batch_sampler = args.batch_size, (), None, None
 
         def __len__(self) -> int:
             return len(batches)

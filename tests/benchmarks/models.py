@@ -9,7 +9,7 @@ import torch
 
 from minisbert import SentenceEncoder
 from minisbert.data import read_sts
-from minisbert.sentence_encoder import FAMILIES
+from minisbert.families import FAMILIES
 
 BASE = {
     "hidden_size": 768,

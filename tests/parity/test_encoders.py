@@ -10,7 +10,7 @@ from torch import nn
 pytest.importorskip("transformers")
 pytest.importorskip("sentence_transformers")
 
-from minisbert.sentence_encoder import FAMILIES
+from minisbert.families import FAMILIES
 from tests.comparison import CASES, compare, ragged_batch
 from tests.parity.reference import record, reference_model
 from tests.tiny import CONFIGS
