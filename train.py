@@ -195,6 +195,11 @@ def run(args: argparse.Namespace, stop: Stop) -> int:
             model.max_seq_length = min(recipe.max_seq_length, model.longest_text)
         if max(recipe.matryoshka_dims, default=0) > model.embedding_dimension:
             raise InputError(f"--matryoshka-dims: the model's vectors have only {model.embedding_dimension} columns")
+        decomposed = model.tokenizer([text for each in sets for row in each.examples for text in row.texts]).not_nfc
+        if decomposed:
+            _say(
+                f"note: {decomposed} of the first texts are not in Unicode normal form C (decomposed Hangul): compose them"
+            )
         steps = min(len(objective.batches) for objective in objectives) * recipe.epochs
         steps = min(steps, args.max_steps or steps)
         # Rounded up, as the scripts that the models were trained with do.

@@ -98,6 +98,8 @@ def require(fields: Fields, name: str, supported: Any) -> None:
 def encoder_fields(fields: Fields) -> dict[str, Any]:
     """The fields that every architecture has, under their names in config.json.
 
+    Old files leave out layer_norm_eps and pad_token_id; the models put in what that means.
+
     Raises:
         ModelError: one of them is missing, of the wrong type or out of bounds.
     """

@@ -32,6 +32,7 @@ def join_processes(device: str | None, backend: str | None = None) -> Iterator[s
         return
     if device == "cuda" or (device is None and torch.cuda.is_available()):
         device = f"cuda:{os.environ['LOCAL_RANK']}"
+        torch.cuda.set_device(device)
     device = device or "cpu"
     distributed.init_process_group(backend or ("nccl" if device.startswith("cuda") else "gloo"))
     try:
@@ -83,6 +84,14 @@ def share_of_batch(batch: Batch) -> Batch:
         )
     share = share_of_rows(rows)
     return Batch(tuple(column[share] for column in batch.texts), None if batch.labels is None else batch.labels[share])
+
+
+def all_processes_agree(value: object) -> bool:
+    """Whether all processes have the same value."""
+    said = [value] * process_count()
+    if distributed.is_initialized():
+        distributed.all_gather_object(said, value)
+    return all(each == value for each in said)
 
 
 def any_process(flag: bool, device: torch.device) -> bool:

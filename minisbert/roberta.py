@@ -3,7 +3,7 @@
 Papers: Liu et al. 2019, "RoBERTa: A Robustly Optimized BERT Pretraining Approach", section 3; Conneau et al. 2020,
 "Unsupervised Cross-lingual Representation Learning at Scale" (XLM-R: the same encoder, a larger vocabulary).
 Checked against transformers 5.23.0, `RobertaModel` (outputs, and gradients of every parameter, in float64).
-Axis letters: see layers.py. Differs from bert.py in `padding_aware_positions` alone: a real token is never at the first
+Axis letters: see layers.py. Alike bert.py on purpose, but for `padding_aware_positions`: a real token is never at the first
 pad_token_id + 1 of the P positions, so 514 positions serve 512 tokens.
 """
 
@@ -39,7 +39,7 @@ class RobertaConfig:
         require(fields, "position_embedding_type", "absolute")
         require(fields, "is_decoder", False)
         require(fields, "add_cross_attention", False)
-        config = cls(**encoder_fields(fields))
+        config = cls(**encoder_fields({"layer_norm_eps": 1e-12, "pad_token_id": 1, **fields}))
         if config.type_vocab_size < 1 or config.longest_text < 1:
             raise ModelError(
                 "config.json: type_vocab_size must be at least 1, max_position_embeddings more than pad_token_id + 1"

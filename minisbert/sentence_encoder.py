@@ -102,10 +102,8 @@ class SentenceEncoder(nn.Module):
         family = family_of(folder)
         config = family.read_config(folder.config)
         tokenizer = _build_tokenizer(folder, config, max_seq_length)
-        with (
-            torch.device("meta"),
-            _NoRandomInit(),
-        ):  # shapes: nothing is allocated before the checkpoint is known to fit
+        # Shapes alone: nothing is allocated before the checkpoint is known to fit.
+        with torch.device("meta"), _NoRandomInit():
             encoder = family.encoder(config)
         model = cls(encoder.to(dtype), Pooling(folder.pooling_mode), tokenizer, folder)
         weights = path / folder.encoder_path

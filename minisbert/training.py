@@ -34,6 +34,7 @@ from minisbert.errors import InputError, NonFiniteError
 from minisbert.losses import Loss
 from minisbert.optim import build_optimizer, warmup_linear
 from minisbert.processes import (
+    all_processes_agree,
     any_process,
     average_over_processes,
     is_main_process,
@@ -175,6 +176,8 @@ def fit(
         "evaluator": evaluator.name if evaluator is not None else None,
         "processes": process_count(),
     }
+    if not all_processes_agree(run):
+        raise InputError("the processes of this run have different data or settings; give all of them the same")
     best: float | None = None
     first = 0
 

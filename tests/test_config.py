@@ -67,6 +67,17 @@ def test_every_field_is_checked(model_type, name, value):
 
 
 @pytest.mark.parametrize(
+    ("model_type", "epsilon", "padding"), [("bert", 1e-12, 0), ("roberta", 1e-12, 1), ("deberta-v2", 1e-7, 0)]
+)
+def test_what_old_files_leave_out(model_type, epsilon, padding):
+    """The values are those of the configuration classes of transformers 5.23.0."""
+    left_out = ("layer_norm_eps", "pad_token_id")
+    fields = {name: value for name, value in CONFIGS[model_type].items() if name not in left_out}
+    config = READERS[model_type].from_fields(fields)
+    assert (config.layer_norm_eps, config.pad_token_id) == (epsilon, padding)
+
+
+@pytest.mark.parametrize(
     ("model_type", "fields", "named"),
     [
         ("bert", {"num_attention_heads": 5}, "hidden_size 24 is not divisible by num_attention_heads 5"),

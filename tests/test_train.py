@@ -6,6 +6,7 @@ All calls are of `main` in this process, on tiny models and a small copy of the 
 import json
 import os
 import signal
+import unicodedata
 
 import pytest
 import torch
@@ -431,3 +432,12 @@ def test_a_resumed_run_must_be_the_same(own, place, tmp_path):
     finally:
         (place / "pairs.tsv").write_text(pairs, encoding="utf-8")
     assert (code, err) == (2, ["train.py: out: the data are not those that this run was begun with; train anew"])
+
+
+def test_decomposed_hangul_is_told(own, place, tmp_path):
+    decomposed = unicodedata.normalize("NFD", "물음\t답\n밥\t먹는다\n빵\t남자\n")
+    (tmp_path / "pairs.tsv").write_text(decomposed, encoding="utf-8")
+    assert (
+        "4 of the first texts are not in Unicode normal form C"
+        in own("--train", tmp_path / "pairs.tsv", "--batch-size", 2)[2][0]
+    )
