@@ -41,7 +41,7 @@ licence. The model is shared under CC BY-SA 4.0 likewise. KorSTS test was used f
 
 It is small, and it has seen little: good for trying things out, for texts like those above, and as a start for one's own
 pairs; the published models of full size are better by far (see Evaluation, and compare their cards)."""
-VOCABULARY_SIZE = 6000
+VOCABULARY_SIZE = 4000
 SHAPE = {
     "hidden_size": 256,
     "num_hidden_layers": 2,
