@@ -161,21 +161,26 @@ def _read_klue_nli(path: Path) -> list[tuple[str, str, str]]:
 
 def _read_paraphrases(path: Path, seed: int) -> list[Example]:
     """Ten lines of equal meaning follow one another; neighbours in a random order of the ten become pairs."""
-    sentences = [sentence for _, _, sentence in _tab_separated(path)]
+    rows = _tab_separated(path)
     generator = random.Random(seed)
     pairs = []
-    for begin in range(0, len(sentences), 10):
-        same = sentences[begin : begin + 10]
+    for begin in range(0, len(rows), 10):
+        topics, kinds, same = map(list, zip(*rows[begin : begin + 10], strict=True))
+        if len(set(topics)) > 1 or len(set(kinds)) > 1:
+            raise InputError(f"{path}:{begin + 1}: expected ten lines of one topic; download the file again")
         generator.shuffle(same)
         pairs += [Example(pair) for pair in itertools.pairwise(same)]
     return pairs
 
 
 def _read_questions(path: Path) -> list[Example]:
-    """Pairs of questions that are marked as duplicates."""
+    """Pairs of questions that mean the same, in different words.
+
+    The column is_duplicate says 0 for them and 1 for pairs that mean different things, as the data's authors explain.
+    """
     with _must_fit(path), path.open(encoding="utf-8-sig", newline="") as file:
-        rows = [(row["question1"], row["question2"]) for row in csv.DictReader(file) if row["is_duplicate"] == "1"]
-    return [Example(row) for row in rows if all(question.strip() for question in row)]
+        rows = [(row["question1"], row["question2"]) for row in csv.DictReader(file) if row["is_duplicate"] == "0"]
+    return [Example((one, other)) for one, other in rows if one.strip() and other.strip() and one != other]
 
 
 def _read_requests(path: Path) -> list[Example]:

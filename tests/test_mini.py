@@ -50,14 +50,15 @@ TEXTS = {
     "paraKQC/paraKQC_v1.txt": [f"{topic}\t0\t{text}" for topic, texts in enumerate(WAYS) for text in texts],
     "question_pair/kor_pair_train.csv": [
         "\ufeffid,qid1,qid2,question1,question2,is_duplicate",
-        "1,1,2,밥 먹었어?,식사했어?,1",
-        "2,3,4,어디 가?,누구야?,0",
-        '3,5,6,"이름이, 뭐야?",이름 알려줘,1',
+        "1,1,2,밥 먹었어?,식사했어?,0",
+        "2,3,4,어디 가?,누구야?,1",
+        '3,5,6,"이름이, 뭐야?",이름 알려줘,0',
+        "4,7,8,뭐 해?,뭐 해?,0",
     ],
     "question_pair/kor_Pair_test.csv": [
         "\ufefftest_id,question1,question2,is_duplicate,",
-        "1,몇 살이야?, ,1,",
-        "2,지금 몇 시야?,몇 시지?,1,",
+        "1,몇 살이야?, ,0,",
+        "2,지금 몇 시야?,몇 시지?,0,",
     ],
     "sae4k/sae4k_v1.txt": ["\ufeff불을 꺼 줄래\t불 끄기\t4", "창문 좀 열어 줘\t창문 열기\t4"],
 }
@@ -147,6 +148,13 @@ def test_the_recipe_ends_in_a_small_folder_and_repeats_itself(data, tmp_path, mo
     config = json.loads((tmp_path / "둘" / "config.json").read_text(encoding="utf-8"))
     assert (config["model_type"], config["torch_dtype"]) == (RECIPES[name].model_type, "float32")
     assert np.isfinite(SentenceEncoder.from_pretrained(tmp_path / "둘", device="cpu").encode("개가 달린다.")).all()
+
+
+def test_a_missing_line_does_not_pair_different_questions(data):
+    path = data / "paraKQC" / "paraKQC_v1.txt"
+    path.write_text(path.read_text(encoding="utf-8").partition("\n")[2], encoding="utf-8")
+    with pytest.raises(InputError, match=r"paraKQC_v1\.txt:1: expected ten lines of one topic"):
+        mini.load_examples(data, "pairs", seed=1)
 
 
 def test_the_recipe_needs_its_data(capsys, tmp_path):
