@@ -385,8 +385,10 @@ def print_most_similar(encoder: Encoder, texts: Iterator[str], query: str, k: in
     """Print the k texts most similar to the query, best first: similarity, number of the text, text."""
     from minisbert.display import printable
 
-    # An encoder of its own: the report counts texts, not the query.
-    query_vector = Encoder(encoder.model, encoder.args)([compose(query, encoder.args.nfc)], prompt_names=("query",))
+    query_encoder = Encoder(encoder.model, encoder.args)  # the report of the other one counts texts alone
+    query_vector = query_encoder([compose(query, encoder.args.nfc)], prompt_names=("query",))
+    if query_encoder.not_nfc:
+        _say("note: the query is not in Unicode normal form C (decomposed Hangul): pass --nfc")
     best: list[tuple[float, int, str]] = []
     number = itertools.count(1)
     for block in blocks(texts):

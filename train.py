@@ -413,7 +413,7 @@ def build_objectives(recipe: Recipe, examples: "Examples") -> "tuple[list[Object
                     "a lower score or label, or use --loss cosine"
                 )
             rows = [Example(row.texts) for row in rows]  # without labels, rows depend on each other: `share_of_batch`
-            if task.batch_size == 1 and len(rows[0].texts) == 2:
+            if task.batch_size == 1 and any(len(row.texts) == 2 for row in rows):
                 raise InputError("--batch-size 1: with mnrl a row's wrong answers are the other rows of its batch")
             loss, batches = MultipleNegativesRankingLoss(), NoDuplicatesBatches(rows, task.batch_size, recipe.seed)
         if len(batches) == 0:

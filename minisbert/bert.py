@@ -38,7 +38,7 @@ class BertConfig:
         require(fields, "position_embedding_type", "absolute")
         require(fields, "is_decoder", False)
         require(fields, "add_cross_attention", False)
-        config = cls(**encoder_fields({"layer_norm_eps": 1e-12, "pad_token_id": 0, **fields}))
+        config = cls(**encoder_fields(fields, layer_norm_eps=1e-12, pad_token_id=0))
         if config.type_vocab_size < 1:
             raise ModelError("config.json: type_vocab_size must be at least 1")
         return config

@@ -31,13 +31,13 @@ def integer(fields: Fields, name: str, low: int, high: int, default: int | None 
     return value
 
 
-def number(fields: Fields, name: str, low: float, high: float) -> float:
-    """The finite number called `name`, from `low` to `high`.
+def number(fields: Fields, name: str, low: float, high: float, default: float | None = None) -> float:
+    """The finite number called `name`, from `low` to `high`; `default` where the field is absent.
 
     Raises:
-        ModelError: the field is absent, is not a number, or is out of range.
+        ModelError: the field is absent and has no default, is not a number, or is out of range.
     """
-    value = _lookup(fields, name, None)
+    value = _lookup(fields, name, default)
     if type(value) not in (int, float):
         raise ModelError(f"config.json: {name} must be a number, found {value!r:.50}")
     if not low <= value <= high:  # true of NaN too
@@ -95,10 +95,13 @@ def require(fields: Fields, name: str, supported: Any) -> None:
         raise ModelError(f"config.json: {name} = {value!r:.50} is not supported, only {supported!r}")
 
 
-def encoder_fields(fields: Fields) -> dict[str, Any]:
+def encoder_fields(fields: Fields, layer_norm_eps: float, pad_token_id: int) -> dict[str, Any]:
     """The fields that every architecture has, under their names in config.json.
 
-    Old files leave out layer_norm_eps and pad_token_id; the models put in what that means.
+    Args:
+        fields: the parsed file.
+        layer_norm_eps: what it means that the field is absent, as in the oldest files.
+        pad_token_id: likewise.
 
     Raises:
         ModelError: one of them is missing, of the wrong type or out of bounds.
@@ -117,8 +120,8 @@ def encoder_fields(fields: Fields) -> dict[str, Any]:
         "hidden_act": choice(fields, "hidden_act", list(ACTIVATIONS)),
         "max_position_embeddings": integer(fields, "max_position_embeddings", 1, LARGEST_WIDTH),
         "type_vocab_size": integer(fields, "type_vocab_size", 0, LARGEST_WIDTH),
-        "pad_token_id": integer(fields, "pad_token_id", 0, vocab_size - 1),
-        "layer_norm_eps": number(fields, "layer_norm_eps", 0.0, 1.0),
+        "pad_token_id": integer(fields, "pad_token_id", 0, vocab_size - 1, default=pad_token_id),
+        "layer_norm_eps": number(fields, "layer_norm_eps", 0.0, 1.0, default=layer_norm_eps),
         "hidden_dropout_prob": number(fields, "hidden_dropout_prob", 0.0, 1.0),
         "attention_probs_dropout_prob": number(fields, "attention_probs_dropout_prob", 0.0, 1.0),
     }

@@ -253,7 +253,7 @@ def read_table(
         if missing:
             raise InputError(f"{path}:1: no column {missing[0]!r}; the columns are: {', '.join(header):.200}")
         numbers = [name for name in header if re.fullmatch(r"[\d.\s-]+", name)]
-        if numbers:
+        if numbers and not columns and split is not _split_jsonl:
             raise InputError(f"{path}:1: {numbers[0]!r:.40} names no column; the first line must hold the column names")
         if len(set(header)) < len(header):
             raise InputError(f"{path}:1: two columns have the same name; the columns are: {', '.join(header):.200}")

@@ -56,7 +56,7 @@ class DebertaV2Config:
     @classmethod
     def from_fields(cls, fields: Fields) -> "DebertaV2Config":
         """Read a parsed config.json; ModelError names a field that is missing, wrong, or asks for what is not supported."""
-        common = encoder_fields({"layer_norm_eps": 1e-7, "pad_token_id": 0, **fields})
+        common = encoder_fields(fields, layer_norm_eps=1e-7, pad_token_id=0)
         require(fields, "embedding_size", common["hidden_size"])
         require(fields, "attention_head_size", common["hidden_size"] // common["num_attention_heads"])
         require(fields, "conv_kernel_size", 0)

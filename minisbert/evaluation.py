@@ -33,13 +33,13 @@ FUNCTIONS = ("cosine", "euclidean", "manhattan", "dot")
 
 
 def pearson(x: npt.ArrayLike, y: npt.ArrayLike) -> float:
-    """Pearson's correlation coefficient of two lists of N numbers, -1 to 1; NaN if one of them is constant.
+    """Pearson's correlation coefficient of two lists of N numbers, -1 to 1; NaN if one of them is constant or N is 0.
 
     >>> round(pearson([1, 2, 3, 4], [2, 4, 6, 9]), 6)
     0.994377
     """
     u, v = np.asarray(x, dtype=np.float64), np.asarray(y, dtype=np.float64)
-    if np.ptp(u) == 0 or np.ptp(v) == 0:  # to be asked before the mean, which is rounded, is taken off
+    if len(u) == 0 or np.ptp(u) == 0 or np.ptp(v) == 0:  # to be asked before the mean, which is rounded, is taken off
         return float("nan")
     u, v = u - u.mean(), v - v.mean()
     r = u @ v / (np.linalg.norm(u) * np.linalg.norm(v))

@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, TypeVar
 
-from minisbert.errors import HubError
+from minisbert.errors import HubError, InputError
 from minisbert.folder import CONFIG
 from minisbert.hub_cache import COMMIT, HASH, Snapshot, files_to_read, read_commit, write_commit
 
@@ -78,6 +78,7 @@ def download(
 
     Raises:
         HubError: the model cannot be had; the message says which of the many reasons it is.
+        InputError: `source` and `revision` name two revisions.
     """
     from huggingface_hub import constants
 
@@ -85,7 +86,7 @@ def download(
     assert match is not None, "ask is_hub_name first"
     name = match[1]
     if revision and match[2] and revision != match[2]:
-        raise HubError(f"{name}: two revisions, {match[2]} and {revision}; give one")
+        raise InputError(f"{name}: two revisions, {match[2]} and {revision}; give one")
     revision = revision or match[2] or "main"
     where = f"{name}@{revision}"
     if not _stays_inside(revision):

@@ -34,11 +34,13 @@ class Pooling(nn.Module):
         """
         x = token_embeddings if token_embeddings.dtype == torch.float64 else token_embeddings.float()
         if self.mode == "cls":
-            return x[:, 0]
+            return x[:, 0]  # (B, D)
         if self.mode == "max":
-            return (x if attention_mask is None else x.masked_fill(~attention_mask[:, :, None], float("-inf"))).amax(1)
+            if attention_mask is not None:
+                x = x.masked_fill(~attention_mask[:, :, None], float("-inf"))
+            return x.amax(1)  # (B, D)
         if attention_mask is None:
-            return x.mean(1)
+            return x.mean(1)  # (B, D)
         # masked_fill, not a product with the mask: NaN under padding times 0 would still be NaN.
         total = x.masked_fill(~attention_mask[:, :, None], 0.0).sum(1)  # (B, D)
         return total / attention_mask.sum(1, keepdim=True)

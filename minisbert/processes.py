@@ -13,6 +13,7 @@ import torch.distributed as distributed
 from torch import Tensor, nn
 
 from minisbert.data import Batch
+from minisbert.devices import usable_device
 from minisbert.errors import InputError, ProcessError
 
 
@@ -25,6 +26,7 @@ def join_processes(device: str | None, backend: str | None = None) -> Iterator[s
         backend: that carries tensors; None = "nccl" between GPUs, else "gloo".
 
     Raises:
+        InputError: the device does not work.
         ProcessError: another process has ended before its work was done.
     """
     if "LOCAL_RANK" not in os.environ:
@@ -32,8 +34,9 @@ def join_processes(device: str | None, backend: str | None = None) -> Iterator[s
         return
     if device == "cuda" or (device is None and torch.cuda.is_available()):
         device = f"cuda:{os.environ['LOCAL_RANK']}"
+    device = str(usable_device(device or "cpu"))
+    if device.startswith("cuda"):
         torch.cuda.set_device(device)
-    device = device or "cpu"
     distributed.init_process_group(backend or ("nccl" if device.startswith("cuda") else "gloo"))
     try:
         yield device
@@ -86,12 +89,17 @@ def share_of_batch(batch: Batch) -> Batch:
     return Batch(tuple(column[share] for column in batch.texts), None if batch.labels is None else batch.labels[share])
 
 
-def all_processes_agree(value: object) -> bool:
-    """Whether all processes have the same value."""
-    said = [value] * process_count()
+def check_agreement(value: object) -> None:
+    """Check that all processes have the same value.
+
+    Raises:
+        InputError: they have not, in all processes.
+    """
     if distributed.is_initialized():
+        said: list[object] = [None] * process_count()
         distributed.all_gather_object(said, value)
-    return all(each == value for each in said)
+        if any(each != value for each in said):
+            raise InputError("the processes of this run have different data or settings; give all of them the same")
 
 
 def any_process(flag: bool, device: torch.device) -> bool:

@@ -39,7 +39,7 @@ class RobertaConfig:
         require(fields, "position_embedding_type", "absolute")
         require(fields, "is_decoder", False)
         require(fields, "add_cross_attention", False)
-        config = cls(**encoder_fields({"layer_norm_eps": 1e-12, "pad_token_id": 1, **fields}))
+        config = cls(**encoder_fields(fields, layer_norm_eps=1e-12, pad_token_id=1))
         if config.type_vocab_size < 1 or config.longest_text < 1:
             raise ModelError(
                 "config.json: type_vocab_size must be at least 1, max_position_embeddings more than pad_token_id + 1"

@@ -349,7 +349,7 @@ def _build_tokenizer(folder: ModelFolder, config: Any, max_seq_length: int | Non
     special = backend.encode("").ids
     if not special:
         raise ModelError("tokenizer.json: adds no special tokens, so that an empty text would have no tokens at all")
-    largest_id = max([*backend.get_vocab(with_added_tokens=True).values(), *special], default=-1)
+    largest_id = max([*backend.get_vocab(with_added_tokens=True).values(), *special])
     if largest_id >= config.vocab_size:
         raise ModelError(
             f"tokenizer.json: has the token id {largest_id}, but the model has {config.vocab_size} embeddings"

@@ -2,7 +2,7 @@
 
 Files are UTF-8 and are split at LF alone: U+2028, vertical tab and the other characters that `str.splitlines` breaks
 lines at are ordinary characters of a text. A byte-order mark at the start and a CR before LF are dropped. An empty
-line is a text too, but in a table a row without a text.
+line is a text too; in a table it is a row whose first value is empty.
 """
 
 import csv

@@ -34,9 +34,9 @@ from minisbert.errors import InputError, NonFiniteError
 from minisbert.losses import Loss
 from minisbert.optim import build_optimizer, warmup_linear
 from minisbert.processes import (
-    all_processes_agree,
     any_process,
     average_over_processes,
+    check_agreement,
     is_main_process,
     process_count,
     process_rank,
@@ -66,7 +66,7 @@ class Evaluator(Protocol):
     name: str
 
     def __call__(self, model: SentenceEncoder) -> dict[str, float]:
-        """Named numbers; the largest one that is a Spearman correlation decides which model is best."""
+        """Numbers under names such as "dev_spearman_cosine"; the largest "spearman" decides which model is best."""
 
 
 @dataclass(frozen=True)
@@ -144,6 +144,8 @@ def fit(
         OSError: `output` cannot be written to.
         Stopped: `should_stop` returned True.
     """
+    if resume and output is None:
+        raise InputError("nothing to resume: no output folder is given")
     if steps_per_epoch is None:
         steps_per_epoch = min((len(objective.batches) for objective in objectives), default=0)
     if steps_per_epoch < 1 or epochs < 1:
@@ -176,8 +178,7 @@ def fit(
         "evaluator": evaluator.name if evaluator is not None else None,
         "processes": process_count(),
     }
-    if not all_processes_agree(run):
-        raise InputError("the processes of this run have different data or settings; give all of them the same")
+    check_agreement((run, evaluation_steps))
     best: float | None = None
     first = 0
 
@@ -216,6 +217,8 @@ def fit(
                 adamw.zero_grad()
                 losses[name], norms[name] = loss, norm
                 tokens += count
+            if step == first:
+                check_agreement([stream.digest() for stream in streams])
             done = step + 1
             epoch, step_in_epoch = step // steps_per_epoch, step % steps_per_epoch + 1
             report = StepReport(done, total_steps, epoch, rate, losses, norms, tokens, time.perf_counter() - start)
@@ -353,5 +356,5 @@ def largest_spearman(result: dict[str, float]) -> float:
 
     A model that gives all texts the same vector has none (NaN), which counts as -1, the worst.
     """
-    correlations = (value for name, value in result.items() if name.rpartition("_")[0].endswith("spearman"))
+    correlations = (value for name, value in result.items() if "spearman" in name.split("_")[-2:])
     return max((value for value in correlations if not math.isnan(value)), default=-1.0)

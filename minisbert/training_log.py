@@ -9,6 +9,7 @@ import csv
 import json
 import math
 import os
+import shutil
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -54,6 +55,8 @@ class TrainingLog:
         """Begin anew, or go on after so many steps and the given numbers of bytes of the two files of text."""
         if self._folder is not None:
             self._folder.mkdir(parents=True, exist_ok=True)
+            if sizes is None:
+                shutil.rmtree(self._folder / EVENTS, ignore_errors=True)
             with contextlib.suppress(ImportError):
                 from torch.utils.tensorboard import SummaryWriter
 

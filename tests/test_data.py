@@ -78,6 +78,7 @@ def test_bad_headers(file):
     )
     assert message(read_sts, file("a.tsv", "")) == "1: no column 'sentence1'; the columns are: "
     assert message(read_examples, file("a.tsv", "가\t나\t3.0\n다\t라\t1.0\n")).startswith("1: '3.0' names no column")
+    assert len(read_examples(file("a.jsonl", '{"1": "가", "2": "나"}\n'))) == 1
     assert message(read_examples, file("a.tsv", "질문\t답\n")) == " no examples in it"
     assert message(read_examples, file("a.tsv", "글\t글\n가\t나\n")).startswith("1: two columns have the same name")
     assert message(read_examples, file("a.txt", "글\n가\n")).startswith("2: 1 text columns; expected two (a pair)")

@@ -631,6 +631,13 @@ def test_torchrun_cannot_share_standard_input(run, monkeypatch):
         )
 
 
+def test_torchrun_without_the_device_is_one_line(run, monkeypatch):
+    monkeypatch.setenv("LOCAL_RANK", "0")
+    code, _, err = run("밥", "--device", "abacus")
+    assert code == 2
+    assert is_one_line(err) and "device 'abacus' cannot be used" in err
+
+
 def test_what_is_done_is_printed_before_a_failure(model, tmp_path):
     """The script itself ends without Python's usual clean-up."""
     lines = [*(json.dumps({"text": "밥"}) for _ in range(encode.ROWS_AT_ONCE)), "[]"]
@@ -645,12 +652,13 @@ def test_what_is_done_is_printed_before_a_failure(model, tmp_path):
 def test_the_query_is_not_counted(run):
     decomposed = unicodedata.normalize("NFD", "밥을 먹는다")
     _, _, err = run("--query", decomposed, *SENTENCES[:3])
-    assert err.startswith("encode.py: 3 rows, ") and err.endswith(" 0 rows not NFC, " + err.rpartition(", ")[2])
+    note, report = err.splitlines()
+    assert note == "encode.py: note: the query is not in Unicode normal form C (decomposed Hangul): pass --nfc"
+    assert report.startswith("encode.py: 3 rows, ") and " 0 rows not NFC, " in report
 
 
-def test_rows_that_cannot_be_resumed_are_not_promised(run):
-    assert run(*sentences(20), "밥\ud800", "-o", "a.npy")[0] == 2
-    Path("a.txt").write_text("밥\n", encoding="utf-8")
-    code, _, err = run("-i", "a.txt", "-o", "a.npy", "--prompt-name", "없음")
-    assert (code, left_in(".")) == (2, ["a.txt"])
-    assert is_one_line(err)
+def test_the_rows_of_an_earlier_run_are_told(interrupted, monkeypatch):
+    """A run that fails before its first block leaves what an earlier one has noted."""
+    code, _, err = interrupted("-i", "a.txt", "-o", "a.npy", "--prompt-name", "없음")
+    assert code == 2
+    assert err.startswith("encode.py: note: 16 rows are kept beside a.npy; --resume goes on from there\n")

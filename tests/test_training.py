@@ -243,7 +243,7 @@ def test_a_run_without_a_checkpoint_begins_anew_and_says_so(tmp_path):
 
 def test_sparse_gradients_change_nothing():
     """The gradients of a step, against those of all texts in one batch by plain autograd."""
-    found = {}
+    found, sparse = {}, []
     clip = torch.nn.utils.clip_grad_norm_
 
     def noting(parameters, longest):
@@ -254,7 +254,13 @@ def test_sparse_gradients_change_nothing():
         model = tiny_model(model_type, **NO_DROPOUT).double()
         with pytest.MonkeyPatch.context() as patches:
             patches.setattr(torch.nn.utils, "clip_grad_norm_", noting)
+            patches.setattr("minisbert.training.batch_budget", lambda *_: (16, 0))  # many chunks
+            token = model.encoder.embeddings.token.weight
+            hook = token.register_post_accumulate_grad_hook(lambda parameter: sparse.append(parameter.grad.is_sparse))
             fit(model, [cosine()], 1, max_steps=1, warmup_steps=1)  # of rate 0: it moves nothing
+        hook.remove()
+        assert sparse == [True]
+        sparse.clear()
         assert not any(module.sparse for module in model.modules() if isinstance(module, torch.nn.Embedding))
         batch = next(iter(ShuffledBatches(PAIRS, 4, 1)))
         tokenized = model.tokenizer([text for column in batch.texts for text in column])

@@ -465,9 +465,10 @@ def train_py_in_a_process(rank, processes, port, how, arguments, errors):
         signal_at(3, signal.SIGKILL, patches)
     elif rank == 1 and how == "stopped":
         signal_at(3, signal.SIGTERM, patches)
-    elif rank == 1 and how == "less data":
-        file = Path(arguments[1]).with_name("fewer.tsv")
-        file.write_text("\n".join(PAIRS_FILE.splitlines()[:6]), encoding="utf-8")
+    elif rank == 1 and "data" in how:
+        text = "\n".join(PAIRS_FILE.splitlines()[:6]) if how == "less data" else PAIRS_FILE.replace("밥", "빵")
+        file = Path(arguments[1]).with_name("others.tsv")
+        file.write_text(text, encoding="utf-8")
         arguments = ["--train", str(file), *arguments[2:]]
     elif rank == 1:
         patches.setattr("minisbert.training.any_process", no_space)
@@ -475,7 +476,8 @@ def train_py_in_a_process(rank, processes, port, how, arguments, errors):
 
 
 @pytest.mark.parametrize(
-    ("how", "codes"), [("raises", [5, 5]), ("killed", [5, -9]), ("stopped", [143, 143]), ("less data", [2, 2])]
+    ("how", "codes"),
+    [("raises", [5, 5]), ("killed", [5, -9]), ("stopped", [143, 143]), ("less data", [2, 2]), ("other data", [2, 2])],
 )
 def test_T8_all_processes_end_when_one_does(how, codes, command, tmp_path, unused_port):
     errors = [tmp_path / f"errors {rank}" for rank in range(2)]
@@ -487,7 +489,7 @@ def test_T8_all_processes_end_when_one_does(how, codes, command, tmp_path, unuse
     if how == "stopped":
         assert verify(tmp_path / "out" / "checkpoints" / "step-00000003")["step"] == 3
         assert second == []
-    elif how == "less data":
+    elif "data" in how:
         complaint = "the processes of this run have different data or settings; give all of them the same"
         assert (first, second) == ([f"train.py: {complaint}"], [f"train.py: process 1: {complaint}"])
     else:
