@@ -29,8 +29,14 @@ from tests.tiny import SENTENCES, tiny_folder
 
 ROOT = Path(__file__).resolve().parents[1]
 WORDS = "한 두 남자 여자 아이 고양이 밥 빵 물 길 날씨".split()
-# encode.py with blocks of eight rows, so that a few rows are many blocks.
-EIGHT_AT_ONCE = "import sys, encode; encode.ROWS_AT_ONCE = 8; sys.exit(encode.main(sys.argv[1:]))"
+# encode.py with blocks of eight rows, so that a few rows are many blocks. Tests that run in the background ignore SIGINT, and
+# what they start would do so too.
+EIGHT_AT_ONCE = """
+import encode, signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)
+encode.ROWS_AT_ONCE = 8
+sys.exit(encode.main(sys.argv[1:]))
+"""
 
 
 def sentences(count):
