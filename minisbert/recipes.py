@@ -39,7 +39,7 @@ class Recipe:
 
 NLI, LARGE_NLI, STS = Task("nli", "mnrl", 64), Task("nli", "mnrl", 128), Task("sts", "cosine", 8)
 DIMS = (768, 512, 256, 128, 64, 32)
-MINI = {"ko-mini": "roberta", "ko-mini-bert": "bert", "ko-mini-deberta": "deberta-v2"}
+MINI = {"ko-mini": "deberta-v2", "ko-mini-roberta": "roberta", "ko-mini-bert": "bert"}
 ROBERTA, BERT, DEBERTA = "klue/roberta-base", "klue/bert-base", "kakaobank/kf-deberta-base"
 
 # fmt: off
