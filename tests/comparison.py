@@ -128,3 +128,6 @@ def compare(
                 check(f"{mode} gradient of {theirs}", gradient / scale, expected / scale)
                 compared += 1
         assert compared > 20
+        with torch.inference_mode():  # as `encode` computes; activations may then overwrite their argument
+            without_gradients = encoder(**batch, token_type_ids=token_type_ids)
+        check(f"{mode} without gradients", without_gradients[real], recording["token_embeddings"][real.cpu()])
