@@ -16,7 +16,6 @@ system, 6 NaN or infinite values, 130 interrupted, 143 terminated.
 import argparse
 import contextlib
 import functools
-import hashlib
 import heapq
 import io
 import itertools
@@ -27,10 +26,10 @@ import sys
 import unicodedata
 import warnings
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
+from minisbert.block_encoder import BlockEncoder, blocks
 from minisbert.command_line import OneLineParser
 from minisbert.errors import FILE_SYSTEM_EXIT_CODE, InputError, MinisbertError, ModelError
 
@@ -39,12 +38,8 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     from minisbert import SentenceEncoder
-    from minisbert.sentence_encoder import EncodeReport
 
 DEFAULT_MODEL = Path(__file__).resolve().parent / "weights" / "ko-mini"
-# Texts that are read, sorted by length and encoded together; --resume relies on both numbers.
-ROWS_AT_ONCE = 16384
-CHARACTERS_AT_ONCE = 1 << 26
 SIMILARITY_ROWS_AT_ONCE = 64  # of the N x N matrix, which need not fit into memory
 MOST_ROWS_IN_GRID = 20
 DOCUMENT_PROMPTS = ("document", "passage")  # names that models give to the prompt of what a query is compared with
@@ -140,16 +135,24 @@ def run(args: argparse.Namespace) -> int:
         if not is_main_process():
             args.quiet = True
             sys.stdout = open(os.devnull, "w")
-        encoder = Encoder(load_model(args), args)
+        options = {
+            "max_tokens_per_batch": args.batch_tokens,
+            "normalize_embeddings": args.normalize,
+            "truncate_dim": args.truncate_dim,
+            "prompt": args.prompt,
+            "prompt_name": args.prompt_name,
+            "show_progress_bar": False if args.quiet else None,
+        }
+        encoder = BlockEncoder(load_model(args), options)
         if args.query is not None:
-            print_most_similar(encoder, texts, args.query, args.top_k)
+            print_most_similar(encoder, texts, compose(args.query, args.nfc), args.top_k)
         elif args.similarity:
             print_similarities(encoder, list(texts))
         elif not is_main_process():  # the first process writes
             for block in blocks(texts):
                 encoder(block)
         elif args.output not in (None, "-"):
-            write_vectors(encoder, texts, Path(args.output), args.resume)
+            write_vectors(encoder, texts, args)
         elif args.output == "-" or not sys.stdout.isatty():
             print_json_lines(encoder, texts)
         else:
@@ -240,119 +243,27 @@ def load_model(args: argparse.Namespace) -> "SentenceEncoder":
     return model
 
 
-def gather_from_processes(
-    vectors: "npt.NDArray[np.float32]", reports: "list[EncodeReport]"
-) -> "tuple[npt.NDArray[np.float32], list[EncodeReport]]":
-    """The vectors of all processes in the order of their texts, and all reports."""
-    import numpy as np
-    import torch.distributed as distributed
-
-    parts: list[Any] = [None] * distributed.get_world_size()
-    distributed.all_gather_object(parts, (vectors, reports))
-    return np.concatenate([part[0] for part in parts]), [report for part in parts for report in part[1]]
-
-
-@dataclass
-class Encoder:
-    """A model with the options of the command line, which counts what it encodes."""
-
-    model: "SentenceEncoder"
-    args: argparse.Namespace
-    rows: int = 0
-    tokens: int = 0
-    truncated: int = 0
-    unknown: int = 0
-    not_nfc: int = 0
-    seconds: float = 0.0
-
-    def __call__(self, texts: Sequence[str], prompt_names: Sequence[str] = ()) -> "npt.NDArray[np.float32]":
-        """Encode texts to float32 (N, D), with the first of `prompt_names` that the model has if none is asked for."""
-        from minisbert.processes import process_count, share_of_rows
-
-        args = self.args
-        prompt_name = args.prompt_name
-        if args.prompt is None and prompt_name is None:
-            prompt_name = next((name for name in prompt_names if name in self.model.folder.prompts), None)
-        share = share_of_rows(len(texts))
-        reports: list[EncodeReport] = []
-        try:
-            vectors: npt.NDArray[np.float32] = self.model.encode(
-                texts[share],
-                max_tokens_per_batch=args.batch_tokens,
-                normalize_embeddings=args.normalize,
-                truncate_dim=args.truncate_dim,
-                prompt=args.prompt,
-                prompt_name=prompt_name,
-                show_progress_bar=False if args.quiet else None,
-                on_report=reports.append,
-            )
-        except MinisbertError as error:
-            if error.row is not None:
-                error.row += self.rows + share.start  # the model counts from the first of its texts
-            raise
-        if process_count() > 1:
-            vectors, reports = gather_from_processes(vectors, reports)
-        for report in reports:
-            self.rows += report.rows
-            self.tokens += report.tokens
-            self.truncated += report.truncated
-            self.unknown += report.unknown
-            self.not_nfc += report.not_nfc
-        self.seconds += max(report.seconds for report in reports)  # the processes work at the same time
-        return vectors
-
-    def report(self) -> str:
-        """The totals in one line."""
-        unknown = 100 * self.unknown / max(1, self.tokens)
-        return (
-            f"{self.rows} rows, {self.tokens} tokens, {self.truncated} rows truncated, {unknown:.1f} % unknown tokens, "
-            f"{self.not_nfc} rows not NFC, {self.seconds:.2f} seconds"
-        )
-
-    @functools.cached_property
-    def identity(self) -> dict[str, Any]:
-        """What decides about the vectors: a resumed run must agree in all of it."""
-        options = ("dtype", "normalize", "truncate_dim", "prompt", "prompt_name", "nfc", "batch_tokens", "compile")
-        return {
-            "weights": self.model.fingerprint(),
-            "folder": hashlib.sha256(repr(self.model.folder).encode()).hexdigest(),
-            "max_length": self.model.max_seq_length,
-            "device": self.model.device.type,
-            "at_once": [ROWS_AT_ONCE, CHARACTERS_AT_ONCE],
-            **{option: getattr(self.args, option) for option in options},
-        }
-
-
-def blocks(texts: Iterator[str]) -> Iterator[list[str]]:
-    """Cut a stream of texts into blocks that fit into memory."""
-    block: list[str] = []
-    characters = 0
-    for text in texts:
-        block.append(text)
-        characters += len(text)
-        if len(block) == ROWS_AT_ONCE or characters >= CHARACTERS_AT_ONCE:
-            yield block
-            block, characters = [], 0
-    if block:
-        yield block
-
-
-def write_vectors(encoder: Encoder, texts: Iterator[str], path: Path, resume: bool) -> None:
+def write_vectors(encoder: BlockEncoder, texts: Iterator[str], args: argparse.Namespace) -> None:
     """Encode a stream of texts into a file, which appears when it is whole."""
     from minisbert.vector_output import VectorFile
 
+    @functools.cache  # all weights are read for it
+    def identity() -> dict[str, Any]:
+        return {**encoder.identity(), "nfc": args.nfc, "compile": args.compile}
+
+    path = Path(args.output)
     output = VectorFile(path)
     try:
-        if resume:
-            done, digest = output.resume(encoder.identity)
+        if args.resume:
+            done, digest = output.resume(identity())
             if done and output.skip(itertools.islice(texts, done)) != digest:
                 raise InputError(f"{path}: the input is not that of the interrupted run; start anew without --resume")
             encoder.rows = done  # rows are named and counted from the start of the output
         for block in blocks(texts):
             if output.rows > output.noted_rows:  # what is done is noted before more is begun
-                output.note(encoder.identity)
+                output.note(identity())
             output.append(block, encoder(block))
-        none = encoder.model.encode([], truncate_dim=encoder.args.truncate_dim, show_progress_bar=False)
+        none = encoder.model.encode([], truncate_dim=args.truncate_dim, show_progress_bar=False)
         output.finish(width=none.shape[1])
     except BaseException:
         kept = output.close()
@@ -361,7 +272,7 @@ def write_vectors(encoder: Encoder, texts: Iterator[str], path: Path, resume: bo
         raise
 
 
-def print_json_lines(encoder: Encoder, texts: Iterator[str]) -> None:
+def print_json_lines(encoder: BlockEncoder, texts: Iterator[str]) -> None:
     """Print every text and its vector as a line of JSON."""
     from minisbert.vector_output import json_line
 
@@ -370,7 +281,7 @@ def print_json_lines(encoder: Encoder, texts: Iterator[str]) -> None:
         sys.stdout.writelines(json_line(text, vector) for text, vector in zip(block, vectors, strict=True))
 
 
-def print_similarities(encoder: Encoder, texts: list[str]) -> None:
+def print_similarities(encoder: BlockEncoder, texts: list[str]) -> None:
     """Print how similar every text is to every other: a grid on a terminal, else tab-separated numbers."""
     vectors = encoder(texts)
     if sys.stdout.isatty() and 1 <= len(texts) <= MOST_ROWS_IN_GRID:
@@ -381,12 +292,12 @@ def print_similarities(encoder: Encoder, texts: list[str]) -> None:
                 print("\t".join(f"{value:.4f}" for value in row))
 
 
-def print_most_similar(encoder: Encoder, texts: Iterator[str], query: str, k: int) -> None:
+def print_most_similar(encoder: BlockEncoder, texts: Iterator[str], query: str, k: int) -> None:
     """Print the k texts most similar to the query, best first: similarity, number of the text, text."""
     from minisbert.display import printable
 
-    query_encoder = Encoder(encoder.model, encoder.args)  # the report of the other one counts texts alone
-    query_vector = query_encoder([compose(query, encoder.args.nfc)], prompt_names=("query",))
+    query_encoder = BlockEncoder(encoder.model, encoder.options)  # the report of the other one counts texts alone
+    query_vector = query_encoder([query], prompt_names=("query",))
     if query_encoder.not_nfc:
         _say("note: the query is not in Unicode normal form C (decomposed Hangul): pass --nfc")
     best: list[tuple[float, int, str]] = []
@@ -400,7 +311,7 @@ def print_most_similar(encoder: Encoder, texts: Iterator[str], query: str, k: in
         print(f"{score:.4f}\t{-negated}\t{printable(text)}")
 
 
-def show(encoder: Encoder, texts: list[str]) -> None:
+def show(encoder: BlockEncoder, texts: list[str]) -> None:
     """Show a person what came out: each text with its vector and, for a few texts, the similarity grid."""
     from minisbert.display import table_of_texts
 

@@ -21,7 +21,7 @@ ORDER = (
     "hub_cache corpora training_state families processes",
     "hub",
     "sentence_encoder",
-    "training evaluation",
+    "training evaluation block_encoder",
     "recipes mini",
     "model_card",
 )
