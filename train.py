@@ -29,10 +29,11 @@ from minisbert.errors import FILE_SYSTEM_EXIT_CODE, InputError, MinisbertError
 from minisbert.recipes import RECIPES, Recipe, Task, describe_recipes
 
 if TYPE_CHECKING:
-    from minisbert.data import BadRow, Example
+    from minisbert.data import Example
     from minisbert.evaluation import EmbeddingSimilarityEvaluator
     from minisbert.model_card import TrainingSet
     from minisbert.training import Objective
+    from minisbert.tables import BadRow
     from minisbert.training_log import StepReport
 
     Examples = dict[str, tuple[list[Example], list[Path]]]  # by the data of a task, with the files they come from

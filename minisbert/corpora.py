@@ -16,8 +16,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
-from minisbert.data import BadRow, Example, nli_triplets, read_nli, sts_examples
+from minisbert.data import Example, nli_triplets, read_nli, sts_examples
 from minisbert.errors import HubError, InputError
+from minisbert.tables import BadRow
 
 REPOSITORY = "https://raw.githubusercontent.com/kakaobrain/kor-nlu-datasets"
 COMMIT = "0df0fe7d496eb61b092e022e238c2230b29f1cbc"

@@ -7,18 +7,15 @@ thinks otherwise swallows a third of KorNLI.
 All randomness comes from seeds: the same seed gives the same triplets and batches, whatever else the program draws.
 """
 
-import contextlib
-import json
 import math
 import random
-import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
 from minisbert.errors import InputError
-from minisbert.text_input import check_unicode, csv_rows, read_lines
+from minisbert.tables import BadRow, bad_row_goes_to, check_not_empty, number_between, read_table
 
 LARGEST_SCORE = 5.0  # of KorSTS: the same meaning
 NLI_LABELS = ("entailment", "neutral", "contradiction")
@@ -39,10 +36,6 @@ class Batch(NamedTuple):
     labels: list[float] | None
 
 
-# A bad row is an error. A reader that is given a function calls it with the error instead, and goes on with the next row.
-BadRow = Callable[[InputError], None]
-
-
 def read_sts(path: Path, on_bad_row: BadRow | None = None) -> tuple[list[str], list[str], list[float]]:
     """Read a KorSTS file.
 
@@ -57,8 +50,8 @@ def read_sts(path: Path, on_bad_row: BadRow | None = None) -> tuple[list[str], l
     sentences2: list[str] = []
     scores: list[float] = []
     for where, row in read_table(path, ("sentence1", "sentence2", "score"), on_bad_row):
-        with _bad_row_goes_to(on_bad_row):
-            score = _number(row["score"], 0.0, LARGEST_SCORE, where)
+        with bad_row_goes_to(on_bad_row):
+            score = number_between(row["score"], 0.0, LARGEST_SCORE, where)
             sentences1.append(row["sentence1"])
             sentences2.append(row["sentence2"])
             scores.append(score)
@@ -77,7 +70,7 @@ def read_nli(path: Path, on_bad_row: BadRow | None = None) -> list[tuple[str, st
     """
     pairs: list[tuple[str, str, str]] = []
     for where, row in read_table(path, ("sentence1", "sentence2", "gold_label"), on_bad_row):
-        with _bad_row_goes_to(on_bad_row):
+        with bad_row_goes_to(on_bad_row):
             if row["gold_label"] not in NLI_LABELS:
                 raise InputError(f"{where}: the label {row['gold_label']!r:.40} is not one of {', '.join(NLI_LABELS)}")
             pairs.append((row["sentence1"], row["sentence2"], row["gold_label"]))
@@ -97,14 +90,14 @@ def read_examples(path: Path, on_bad_row: BadRow | None = None) -> list[Example]
     """
     examples: list[Example] = []
     for where, row in read_table(path, (), on_bad_row):
-        with _bad_row_goes_to(on_bad_row):
+        with bad_row_goes_to(on_bad_row):
             if "gold_label" in row:
                 raise InputError(f"{where}: a row of KorNLI; name the folder with --data and train by a recipe")
             label = None
             if "score" in row:
-                label = _number(row["score"], 0.0, LARGEST_SCORE, where) / LARGEST_SCORE
+                label = number_between(row["score"], 0.0, LARGEST_SCORE, where) / LARGEST_SCORE
             elif "label" in row:
-                label = _number(row["label"], -1.0, 1.0, where)
+                label = number_between(row["label"], -1.0, 1.0, where)
             if row.keys() >= {"sentence1", "sentence2", "score"}:
                 names = ["sentence1", "sentence2"]
             else:
@@ -113,7 +106,7 @@ def read_examples(path: Path, on_bad_row: BadRow | None = None) -> list[Example]
                 raise InputError(
                     f"{where}: {len(names)} text columns; expected two (a pair) or three (with a wrong answer)"
                 )
-            _check_not_empty(row, names, where)
+            check_not_empty(row, names, where)
             examples.append(Example(tuple(row[name] for name in names), label))
     if not examples:
         raise InputError(f"{path}: no examples in it")
@@ -226,103 +219,3 @@ def make_batch(examples: Sequence[Example]) -> Batch:
     columns = tuple(list(column) for column in zip(*(example.texts for example in examples), strict=True))
     labels = [example.label for example in examples if example.label is not None]
     return Batch(columns, labels if len(labels) == len(examples) else None)
-
-
-def read_table(
-    path: Path, columns: Sequence[str], on_bad_row: BadRow | None = None
-) -> Iterator[tuple[str, dict[str, str]]]:
-    """Read named values row by row; no value that is asked for may be empty.
-
-    Args:
-        path: .csv (quoting with "), .jsonl (an object a line), anything else tab-separated without quoting.
-        columns: what is asked for.
-        on_bad_row: see `BadRow`.
-
-    Yields:
-        For each row where it stands, "file:line", and its values by column.
-
-    Raises:
-        InputError: a column is missing, or a row has another number of values, or an empty one.
-        OSError: the file cannot be read.
-    """
-    split = {".csv": _split_csv, ".jsonl": _split_jsonl}.get(path.suffix.lower(), _split_tsv)
-    with path.open("rb") as file:
-        rows = split(read_lines(file, str(path)), path, on_bad_row)
-        _, header = next(rows, (1, []))
-        missing = [column for column in columns if column not in header]
-        if missing:
-            raise InputError(f"{path}:1: no column {missing[0]!r}; the columns are: {', '.join(header):.200}")
-        numbers = [name for name in header if re.fullmatch(r"[\d.\s-]+", name)]
-        if numbers and not columns and split is not _split_jsonl:
-            raise InputError(f"{path}:1: {numbers[0]!r:.40} names no column; the first line must hold the column names")
-        if len(set(header)) < len(header):
-            raise InputError(f"{path}:1: two columns have the same name; the columns are: {', '.join(header):.200}")
-        for number, values in rows:
-            where = f"{path}:{number}"
-            with _bad_row_goes_to(on_bad_row):
-                if len(values) != len(header):
-                    raise InputError(f"{where}: {len(values)} columns, expected {len(header)}")
-                row = dict(zip(header, values, strict=True))
-                _check_not_empty(row, columns, where)
-                yield where, row
-
-
-def _split_tsv(lines: Iterator[str], path: Path, on_bad_row: BadRow | None) -> Iterator[tuple[int, list[str]]]:
-    for number, line in enumerate(lines, start=1):
-        yield number, line.split("\t")
-
-
-def _split_csv(lines: Iterator[str], path: Path, on_bad_row: BadRow | None) -> Iterator[tuple[int, list[str]]]:
-    return csv_rows(lines, str(path))
-
-
-def _split_jsonl(lines: Iterator[str], path: Path, on_bad_row: BadRow | None) -> Iterator[tuple[int, list[str]]]:
-    """The fields of the first record are the columns; the others must have the same."""
-    header: list[str] | None = None
-    for number, line in enumerate(lines, start=1):
-        where = f"{path}:{number}"
-        with _bad_row_goes_to(on_bad_row):
-            try:
-                record = json.loads(line)
-            except (ValueError, RecursionError):
-                raise InputError(f"{where}: not a line of JSON") from None
-            if not isinstance(record, dict) or (header is not None and set(record) != set(header)):
-                raise InputError(f"{where}: expected an object with the fields of the first line")
-            if header is None:
-                header = list(record)
-                yield number, header
-            yield number, [_field(record[name], f"{where}: the field {name!r:.80}") for name in header]
-
-
-def _field(value: object, where: str) -> str:
-    """A text as it is, a number as text."""
-    if isinstance(value, bool) or not isinstance(value, str | int | float):
-        raise InputError(f"{where} is neither a text nor a number but {type(value).__name__}")
-    check_unicode(str(value), where)
-    return str(value)
-
-
-def _check_not_empty(row: dict[str, str], names: Sequence[str], where: str) -> None:
-    for name in names:
-        if not row[name].strip():
-            raise InputError(f"{where}: the column {name!r:.80} is empty")
-
-
-def _number(text: str, low: float, high: float, where: str) -> float:
-    try:
-        number = float(text)
-    except ValueError:
-        raise InputError(f"{where}: {text!r:.40} is not a number") from None
-    if not low <= number <= high:  # false for NaN too
-        raise InputError(f"{where}: {text!r:.40} is not between {low:g} and {high:g}")
-    return number
-
-
-@contextlib.contextmanager
-def _bad_row_goes_to(on_bad_row: BadRow | None) -> Iterator[None]:
-    try:
-        yield
-    except InputError as error:
-        if on_bad_row is None:
-            raise
-        on_bad_row(error)

@@ -16,7 +16,7 @@ ORDER = (
     "errors",
     "layers pooling similarity batching display losses optim",
     "config devices files text_input command_line",
-    "bert roberta deberta_v2 tokenizer_checks",
+    "bert roberta deberta_v2 tokenizer_checks tables",
     "tokenization checkpoint folder vector_output data training_log",
     "hub_cache corpora training_state families processes",
     "hub",
