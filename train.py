@@ -29,14 +29,9 @@ from minisbert.errors import FILE_SYSTEM_EXIT_CODE, InputError, MinisbertError
 from minisbert.recipes import RECIPES, Recipe, Task, describe_recipes
 
 if TYPE_CHECKING:
-    from minisbert.data import Example
     from minisbert.evaluation import EmbeddingSimilarityEvaluator
     from minisbert.model_card import TrainingSet
-    from minisbert.training import Objective
-    from minisbert.tables import BadRow
     from minisbert.training_log import StepReport
-
-    Examples = dict[str, tuple[list[Example], list[Path]]]  # by the data of a task, with the files they come from
 
 DATA_CACHE = Path(__file__).resolve().parent / "weights" / "data"
 
@@ -179,10 +174,13 @@ def run(args: argparse.Namespace, stop: Stop) -> int:
     from minisbert.layers import EMULATES_BFLOAT16
     from minisbert.processes import is_main_process, join_processes
     from minisbert.training import Stopped, fit
+    from minisbert.training_data import build_objectives, load_data
 
     with join_processes(args.device) as wanted:
         device = usable_device(wanted)
-        examples, dev, test = load_data(args, recipe)
+        examples, dev, test = load_data(
+            recipe, args.train, args.data, args.dev, args.test, args.skip_bad, download_to=DATA_CACHE
+        )
         objectives, sets = build_objectives(recipe, examples)
         if recipe.base is None:
             assert recipe.model_type is not None
@@ -314,120 +312,6 @@ def check_output(args: argparse.Namespace) -> None:
             raise InputError(f"{args.output}: not empty; pass --resume to go on, or --overwrite to train anew into it")
 
 
-def load_data(
-    args: argparse.Namespace, recipe: Recipe
-) -> "tuple[Examples, EmbeddingSimilarityEvaluator | None, EmbeddingSimilarityEvaluator | None]":
-    """The examples of every task with the files they come from, and the evaluators for development and for the test."""
-    from minisbert import corpora, mini
-    from minisbert.data import read_examples
-
-    bad_rows: list[InputError] = []
-
-    def on_bad_row(error: InputError) -> None:
-        if not args.skip_bad:
-            raise InputError(f"{error}; correct it, or pass --skip-bad to leave such rows out")
-        bad_rows.append(error)
-
-    examples = {}
-    dev, test = args.dev, args.test
-    if args.train is not None:
-        examples["own"] = (read_examples(args.train, on_bad_row), [args.train])
-    else:
-        if recipe.model_type is not None and args.data is None:
-            raise InputError(f"the recipe {recipe.name} needs --data DIR with the folders that minisbert/mini.py names")
-        folder = download_data(recipe) if args.data is None else corpora.find_kor_nlu(args.data)
-        dev, test = dev or folder / corpora.STS_DEV.path, test or folder / corpora.STS_TEST.path
-        for task in recipe.tasks:
-            if recipe.model_type is not None:
-                examples[task.data] = mini.load_examples(args.data, task.data, recipe.seed)
-            elif task.data == "nli":
-                examples["nli"] = corpora.load_nli(folder, recipe.seed, on_bad_row, lambda text: _say(f"note: {text}"))
-            elif task.data == "sts":
-                examples["sts"] = corpora.load_sts(folder, on_bad_row)
-    evaluators = build_evaluator(dev, on_bad_row), build_evaluator(test, on_bad_row)
-    if bad_rows:
-        _say(f"note: {len(bad_rows)} bad rows left out, the first: {bad_rows[0]}")
-    return examples, *evaluators
-
-
-def build_evaluator(path: Path | None, on_bad_row: "BadRow") -> "EmbeddingSimilarityEvaluator | None":
-    """What measures a model on a file of scored pairs, if there is one."""
-    from minisbert.data import read_sts
-    from minisbert.evaluation import EmbeddingSimilarityEvaluator
-
-    if path is None:
-        return None
-    sentences1, sentences2, scores = read_sts(path, on_bad_row)
-    if len(scores) < 2:
-        raise InputError(f"{path}: {len(scores)} scored pairs, but at least 2 are needed to correlate")
-    return EmbeddingSimilarityEvaluator(sentences1, sentences2, scores, path.stem)
-
-
-def download_data(recipe: Recipe) -> Path:
-    """Fetch what the recipe needs of kor-nlu-datasets, once."""
-    from huggingface_hub.utils import tqdm
-
-    from minisbert import corpora
-
-    files = [corpora.STS_TRAIN, corpora.STS_DEV, corpora.STS_TEST]
-    if any(task.data == "nli" for task in recipe.tasks):
-        files += corpora.NLI_TRAIN
-    if os.environ.get("LOCAL_RANK", "0") == "0":
-        with tqdm(unit="B", unit_scale=True, disable=not sys.stderr.isatty(), leave=False) as bar:
-
-            def show(path: str, have: int, length: int) -> None:
-                bar.set_description(path)
-                bar.total = length or None
-                bar.n = have
-                bar.refresh()
-
-            corpora.download(tuple(files), DATA_CACHE, show)
-    import torch.distributed as distributed
-
-    if distributed.is_initialized():
-        distributed.barrier()
-    return DATA_CACHE
-
-
-def build_objectives(recipe: Recipe, examples: "Examples") -> "tuple[list[Objective], list[TrainingSet]]":
-    """Batches and a loss for every task, and what the model card says about them."""
-    from minisbert.data import Example, NoDuplicatesBatches, ShuffledBatches
-    from minisbert.losses import CosineSimilarityLoss, Loss, MatryoshkaLoss, MultipleNegativesRankingLoss
-    from minisbert.model_card import TrainingSet
-    from minisbert.training import Batches, Objective
-
-    objectives, sets = [], []
-    for task in recipe.tasks:
-        rows, paths = examples[task.data]
-        loss: Loss
-        batches: Batches
-        if task.loss == "cosine":
-            if not rows or any(row.label is None or len(row.texts) != 2 for row in rows):
-                raise InputError(
-                    f"{paths[0]}: --loss cosine needs pairs with a column score (0 to 5) or label (-1 to 1)"
-                )
-            loss, batches = CosineSimilarityLoss(), ShuffledBatches(rows, task.batch_size, recipe.seed)
-        else:
-            if any(row.label not in (None, 1.0) for row in rows):
-                raise InputError(
-                    f"{paths[0]}: --loss mnrl takes the texts of every row to belong together; leave out the rows with "
-                    "a lower score or label, or use --loss cosine"
-                )
-            rows = [Example(row.texts) for row in rows]  # without labels, rows depend on each other: `share_of_batch`
-            if task.batch_size == 1 and any(len(row.texts) == 2 for row in rows):
-                raise InputError("--batch-size 1: with mnrl a row's wrong answers are the other rows of its batch")
-            loss, batches = MultipleNegativesRankingLoss(), NoDuplicatesBatches(rows, task.batch_size, recipe.seed)
-        if len(batches) == 0:
-            raise InputError(
-                f"{paths[0]}: {len(rows)} examples do not fill one batch of {task.batch_size}; lower the batch size"
-            )
-        if recipe.matryoshka_dims:
-            loss = MatryoshkaLoss(loss, recipe.matryoshka_dims)
-        objectives.append(Objective(batches, loss, task.data))
-        sets.append(TrainingSet(task.data, tuple(paths), tuple(rows[:100]), len(rows), loss, task.batch_size))
-    return objectives, sets
-
-
 @contextlib.contextmanager
 def progress(args: argparse.Namespace, steps: int) -> "Iterator[Any]":
     """A progress bar with loss, learning rate and speed.
@@ -464,9 +348,8 @@ def finish(
     import torch
 
     from minisbert import SentenceEncoder
-    from minisbert.corpora import git_hash
     from minisbert.files import read_json_object, write_json
-    from minisbert.model_card import versions, write_model_card
+    from minisbert.model_card import write_model_card, write_training_record
 
     model = SentenceEncoder.from_pretrained(args.output, device=args.device)
     if recipe.base is None:  # small on purpose: half precision halves the file, and rounds no score visibly
@@ -481,32 +364,14 @@ def finish(
     # Of paths the last part alone: where folders lie on this machine is nobody's concern.
     if recipe.base is not None and Path(recipe.base).exists():
         recipe = dataclasses.replace(recipe, base=Path(recipe.base).resolve().name)
-    flags = {**vars(args), "model": args.model and recipe.base}
-    record = {
-        "recipe": dataclasses.asdict(recipe),
-        "flags": {
-            name: value.name if isinstance(value, Path) else str(value)
-            for name, value in flags.items()
-            if value is not None and value is not False
-        },
-        "overridden": overridden(recipe),
-        "data": {str(path.name): {"git_hash": git_hash(path)} for each in sets for path in each.paths},
-        "scores": {name: None if math.isnan(value) else value for name, value in scores.items()},  # JSON has no NaN
-        "seconds": round(seconds, 1),
-        "versions": versions(),
+    flags = {
+        name: value.name if isinstance(value, Path) else str(value)
+        for name, value in {**vars(args), "model": args.model and recipe.base}.items()
+        if value is not None and value is not False
     }
-    write_json(args.output / "training.json", record)
+    write_training_record(args.output, recipe, flags, sets, scores, seconds)
     write_model_card(args.output, model, recipe, sets, scores)
     _say(f"done in {seconds:.0f} seconds: {args.output}")
-
-
-def overridden(recipe: Recipe) -> dict[str, Any]:
-    """The fields in which a recipe was changed by flags, with their new values."""
-    original = RECIPES.get(recipe.name)
-    if original is None:
-        return {}
-    fields, before = dataclasses.asdict(recipe), dataclasses.asdict(original)
-    return {name: value for name, value in fields.items() if value != before[name]}
 
 
 def _scores(result: dict[str, float]) -> str:

@@ -12,6 +12,7 @@ import ssl
 import time
 import urllib.error
 import urllib.request
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
@@ -68,12 +69,10 @@ def find_kor_nlu(folder: Path) -> Path:
     raise InputError(f"{folder}: no KorSTS folder in it; expected the layout of kakaobrain/kor-nlu-datasets")
 
 
-def load_nli(
-    folder: Path, seed: int, on_bad_row: BadRow | None, note: Callable[[str], None]
-) -> tuple[list[Example], list[Path]]:
+def load_nli(folder: Path, seed: int, on_bad_row: BadRow | None) -> tuple[list[Example], list[Path]]:
     """KorNLI triplets, and the files they come from; see `data.nli_triplets`.
 
-    Where the two large training files are not there, the small development and test files of KorNLI are taken, with a note:
+    Where the two large training files are not there, the small development and test files of KorNLI are taken, with a warning:
     enough to try a recipe, not to reproduce a model.
     """
     paths = [folder / file.path for file in NLI_TRAIN if (folder / file.path).exists()]
@@ -82,9 +81,8 @@ def load_nli(
         paths = [folder / file.path for file in NLI_SMALL if (folder / file.path).exists()]
         if not paths:
             raise InputError(f"{folder / 'KorNLI'}: {missing} not found; leave out --data to download")
-        note(
-            f"{missing} not found; training on {', '.join(path.name for path in paths)} instead, which are far smaller"
-        )
+        taken = ", ".join(path.name for path in paths)
+        warnings.warn(f"{missing} not found; training on {taken} instead, which are far smaller", stacklevel=2)
     return nli_triplets((pair for path in paths for pair in read_nli(path, on_bad_row)), seed), paths
 
 

@@ -1,7 +1,11 @@
-"""The README.md of a trained model, in the form that sentence-transformers 5.x writes: data, losses, scores, usage."""
+"""What a trained model says about its training: README.md to read, training.json to look up.
+
+The README.md has the form that sentence-transformers 5.x writes: data, losses, scores, usage.
+"""
 
 import importlib.metadata
 import json
+import math
 import platform
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, is_dataclass
@@ -11,12 +15,13 @@ from typing import Any
 import numpy as np
 
 from minisbert import mini
+from minisbert.corpora import git_hash
 from minisbert.data import Example
 from minisbert.display import printable
-from minisbert.files import replacing
+from minisbert.files import replacing, write_json
 from minisbert.hub import is_hub_name
 from minisbert.losses import Loss
-from minisbert.recipes import Recipe
+from minisbert.recipes import RECIPES, Recipe
 from minisbert.sentence_encoder import SentenceEncoder
 
 COLUMN_NAMES = ("sentence_0", "sentence_1", "sentence_2")
@@ -71,6 +76,45 @@ def versions() -> dict[str, str]:
         "python": platform.python_version(),
         **{package: importlib.metadata.version(package) for package in PACKAGES},
     }
+
+
+def write_training_record(
+    folder: Path,
+    recipe: Recipe,
+    flags: Mapping[str, str],
+    sets: Sequence[TrainingSet],
+    scores: Mapping[str, float],
+    seconds: float,
+) -> None:
+    """Write training.json into the folder of a trained model: all that another run needs to give the same model.
+
+    Args:
+        folder: of the model.
+        recipe: what it was trained with, flags included.
+        flags: the command line.
+        sets: the data of every objective; of their files the hashes are written.
+        scores: as for `write_model_card`.
+        seconds: what the training took.
+    """
+    record = {
+        "recipe": asdict(recipe),
+        "flags": flags,
+        "overridden": _overridden(recipe),
+        "data": {path.name: {"git_hash": git_hash(path)} for each in sets for path in each.paths},
+        "scores": {name: None if math.isnan(value) else value for name, value in scores.items()},  # JSON has no NaN
+        "seconds": round(seconds, 1),
+        "versions": versions(),
+    }
+    write_json(folder / "training.json", record)
+
+
+def _overridden(recipe: Recipe) -> dict[str, Any]:
+    """The fields in which a recipe was changed by flags, with their new values."""
+    original = RECIPES.get(recipe.name)
+    if original is None:
+        return {}
+    fields, before = asdict(recipe), asdict(original)
+    return {name: value for name, value in fields.items() if value != before[name]}
 
 
 def write_model_card(

@@ -24,6 +24,7 @@ ORDER = (
     "training evaluation block_encoder",
     "recipes mini",
     "model_card",
+    "training_data",
 )
 LEVELS = {module: level for level, line in enumerate(ORDER) for module in line.split()}
 

@@ -23,7 +23,7 @@ import torch.distributed as distributed
 from torch import nn
 
 import train
-from minisbert import SentenceEncoder, files, training_state
+from minisbert import SentenceEncoder, files, training_data, training_state
 from minisbert.data import Example, NoDuplicatesBatches, ShuffledBatches
 from minisbert.errors import FILE_SYSTEM_EXIT_CODE, InputError, ModelError, NonFiniteError
 from minisbert.evaluation import EmbeddingSimilarityEvaluator
@@ -294,7 +294,7 @@ def test_T4_a_second_signal_stops_at_once():
 
 
 def test_T4_a_signal_before_training_ends_the_program(command, monkeypatch, capsys):
-    monkeypatch.setattr(train, "load_data", lambda *_: os.kill(os.getpid(), signal.SIGTERM))
+    monkeypatch.setattr(training_data, "load_data", lambda *_, **__: os.kill(os.getpid(), signal.SIGTERM))
     assert train.main(command) == 143
     assert capsys.readouterr().err == "train.py: stopped\n"
 
