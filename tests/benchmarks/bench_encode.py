@@ -4,17 +4,20 @@ python -m tests.benchmarks.bench_encode --korsts DIR/KorSTS --tokenizers DIR/mod
 
 Prints sentences per second for every round and, at the end, the medians and two ratios: ours against the best batch size of
 sentence-transformers, and against its default (32). A ratio is the median over the rounds of the ratio within a round, and
-every other round goes backwards, so that a machine that slows down or speeds up meanwhile favours nobody. `--parts` measures
-where our time goes.
+every other round goes backwards, so that a machine that slows down or speeds up meanwhile favours nobody. Every contender has
+a process of its own, since the memory that one leaves behind slows down the next, or speeds it up. `--parts` measures where
+our time goes.
 """
 
 import argparse
+import multiprocessing
 import operator
 import statistics
 import sys
 import tempfile
 import time
 from collections.abc import Callable
+from multiprocessing.connection import Connection
 from pathlib import Path
 
 import numpy as np
@@ -51,33 +54,28 @@ def main() -> None:
 
 def measure(args: argparse.Namespace, kind: str, dtype: torch.dtype, sentences: list[str]) -> None:
     """Run every contender `rounds` times in turn and print medians and ratios."""
-    from sentence_transformers import SentenceTransformer
-
     folder = full_size_folder(kind, args.tokenizers, args.cache)
-    ours = SentenceEncoder.from_pretrained(folder, device=args.device, dtype=dtype)
-    theirs = SentenceTransformer(str(folder), device=args.device, model_kwargs={"dtype": dtype})
-    contenders: dict[str, Callable[[list[str]], np.ndarray]] = {"minisbert": ours.encode}
-    if args.compile:
-        compiled = SentenceEncoder.from_pretrained(folder, device=args.device, dtype=dtype)
-        compiled.encoder.compile(dynamic=True)
-        contenders["minisbert compiled"] = compiled.encode
-    for batch_size in args.batch_sizes:
-        contenders[f"sentence-transformers {batch_size}"] = lambda texts, size=batch_size: theirs.encode(
-            texts, batch_size=size, show_progress_bar=False
-        )
-    speeds: dict[str, list[float]] = {name: [] for name in contenders}
+    names = ["minisbert", *(["minisbert compiled"] if args.compile else [])]
+    names += [f"sentence-transformers {size}" for size in args.batch_sizes]
+    contenders: dict[str, Connection] = {}
+    for name in names:
+        contenders[name], other_end = multiprocessing.Pipe()
+        settings = (name, folder, args.device, dtype, sentences, other_end)
+        multiprocessing.get_context("spawn").Process(target=serve, args=settings, daemon=True).start()
+        contenders[name].recv()  # it is warm
+    speeds: dict[str, list[float]] = {name: [] for name in names}
     vectors = {}
-    for encode in contenders.values():  # warm up; for the compiled encoder, compile
-        encode(sentences[:: max(1, len(sentences) // 200)])
     for number in range(args.rounds):
-        for name in list(contenders)[:: -1 if number % 2 else 1]:
-            start = time.perf_counter()
-            vectors[name] = contenders[name](sentences)
-            speeds[name].append(len(sentences) / (time.perf_counter() - start))
+        for name in names[:: -1 if number % 2 else 1]:
+            contenders[name].send("encode")
+            seconds, vectors[name] = contenders[name].recv()
+            speeds[name].append(len(sentences) / seconds)
         print(*(f"{name} {values[-1]:.1f}" for name, values in speeds.items()), sep=", ", file=sys.stderr, flush=True)
+    for connection in contenders.values():
+        connection.send("end")
     median = {name: statistics.median(values) for name, values in speeds.items()}
     for name in ("minisbert", "minisbert compiled"):
-        if name in contenders:
+        if name in names:
             ratios = {
                 size: statistics.median(map(operator.truediv, speeds[name], speeds[f"sentence-transformers {size}"]))
                 for size in args.batch_sizes
@@ -95,7 +93,35 @@ def measure(args: argparse.Namespace, kind: str, dtype: torch.dtype, sentences: 
                 largest_difference=float(np.abs(vectors[name] - vectors[f"sentence-transformers {best}"]).max()),
             )
     if args.parts:
-        measure_parts(ours, sentences, len(sentences) / median["minisbert"])
+        model = SentenceEncoder.from_pretrained(folder, device=args.device, dtype=dtype)
+        measure_parts(model, sentences, len(sentences) / median["minisbert"])
+
+
+def serve(
+    name: str, folder: Path, device: str, dtype: torch.dtype, sentences: list[str], connection: Connection
+) -> None:
+    """What the process of a contender does: warm up, then encode as often as asked and answer with seconds and vectors."""
+    encode = encoding_function(name, folder, device, dtype)
+    encode(sentences[:: max(1, len(sentences) // 200)])  # a compiled encoder compiles
+    connection.send("warm")
+    while connection.recv() == "encode":
+        start = time.perf_counter()
+        vectors = encode(sentences)
+        connection.send((time.perf_counter() - start, vectors))
+
+
+def encoding_function(name: str, folder: Path, device: str, dtype: torch.dtype) -> Callable[[list[str]], np.ndarray]:
+    """Load the model as "minisbert", "minisbert compiled" or "sentence-transformers BATCH_SIZE"."""
+    if name.startswith("minisbert"):
+        ours = SentenceEncoder.from_pretrained(folder, device=device, dtype=dtype)
+        if name.endswith("compiled"):
+            ours.encoder.compile(dynamic=True)
+        return ours.encode
+    from sentence_transformers import SentenceTransformer
+
+    theirs = SentenceTransformer(str(folder), device=device, model_kwargs={"dtype": dtype})
+    batch_size = int(name.split()[-1])
+    return lambda texts: theirs.encode(texts, batch_size=batch_size, show_progress_bar=False)
 
 
 def measure_parts(model: SentenceEncoder, sentences: list[str], total: float) -> None:
