@@ -58,10 +58,13 @@ def measure(args: argparse.Namespace, kind: str, dtype: torch.dtype, sentences: 
     names = ["minisbert", *(["minisbert compiled"] if args.compile else [])]
     names += [f"sentence-transformers {size}" for size in args.batch_sizes]
     contenders: dict[str, Connection] = {}
+    processes = []
     for name in names:
         contenders[name], other_end = multiprocessing.Pipe()
         settings = (name, folder, args.device, dtype, sentences, other_end)
-        multiprocessing.get_context("spawn").Process(target=serve, args=settings, daemon=True).start()
+        processes.append(multiprocessing.get_context("spawn").Process(target=serve, args=settings, daemon=True))
+        processes[-1].start()
+        other_end.close()  # so that `recv` fails if the process does
         contenders[name].recv()  # it is warm
     speeds: dict[str, list[float]] = {name: [] for name in names}
     vectors = {}
@@ -71,8 +74,9 @@ def measure(args: argparse.Namespace, kind: str, dtype: torch.dtype, sentences: 
             seconds, vectors[name] = contenders[name].recv()
             speeds[name].append(len(sentences) / seconds)
         print(*(f"{name} {values[-1]:.1f}" for name, values in speeds.items()), sep=", ", file=sys.stderr, flush=True)
-    for connection in contenders.values():
+    for connection, process in zip(contenders.values(), processes, strict=True):
         connection.send("end")
+        process.join()
     median = {name: statistics.median(values) for name, values in speeds.items()}
     for name in ("minisbert", "minisbert compiled"):
         if name in names:
