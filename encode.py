@@ -8,9 +8,9 @@ python encode.py --similarity "치타가 들판을 달린다." "치타가 먹이
 python encode.py --query "배고픈데 뭐 먹지?" -i sentences.txt --top-k 3
 torchrun --nproc-per-node 2 encode.py -m jhgan/ko-sroberta-multitask -i sentences.txt -o vectors.npy
 
-Vectors go to the file, or to standard output as JSON lines; everything else goes to standard error. Row i of the
-output is text i of the input. Exit codes: 0 done, 2 bad usage or input, 3 bad model folder, 4 Hub or network, 5 file
-system, 6 NaN or infinite values, 130 interrupted, 143 terminated.
+Vectors go to the file, or to standard output as JSON lines (a terminal gets a table); everything else goes to
+standard error. Row i of the output is text i of the input. Exit codes: 0 done, 2 bad usage or input, 3 bad model
+folder, 4 Hub or network, 5 file system, 6 NaN or infinite values, 130 interrupted, 143 terminated.
 """
 
 import argparse
@@ -29,9 +29,16 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
-from minisbert.block_encoder import BlockEncoder, blocks
-from minisbert.command_line import OneLineParser
-from minisbert.errors import FILE_SYSTEM_EXIT_CODE, InputError, MinisbertError, ModelError
+from minisbert.block_encoder import BlockEncoder, blocks, is_full
+from minisbert.command_line import OneLineParser, open_closed_streams
+from minisbert.errors import (
+    FILE_SYSTEM_EXIT_CODE,
+    INTERRUPTED_EXIT_CODE,
+    TERMINATED_EXIT_CODE,
+    InputError,
+    MinisbertError,
+    ModelError,
+)
 
 if TYPE_CHECKING:
     import numpy as np
@@ -43,7 +50,6 @@ DEFAULT_MODEL = Path(__file__).resolve().parent / "weights" / "ko-mini"
 SIMILARITY_ROWS_AT_ONCE = 64  # of the N x N matrix, which need not fit into memory
 MOST_ROWS_IN_GRID = 20
 DOCUMENT_PROMPTS = ("document", "passage")  # names that models give to the prompt of what a query is compared with
-INTERRUPTED, TERMINATED = 130, 143  # exit codes: 128 + the number of the signal
 
 
 class Terminated(BaseException):
@@ -87,9 +93,8 @@ def build_parser() -> argparse.ArgumentParser:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code."""
+    open_closed_streams()
     args = build_parser().parse_args(argv)
-    if sys.stdout is None:  # closed by `>&-`
-        sys.stdout = open(os.devnull, "w")
     signal.signal(signal.SIGTERM, _terminate)
     with warnings.catch_warnings():
         warnings.showwarning = lambda message, *_: _say(f"note: {message}")
@@ -113,10 +118,10 @@ def main(argv: Sequence[str] | None = None) -> int:
             return InputError.exit_code
         except KeyboardInterrupt:
             _say("interrupted")
-            return INTERRUPTED
+            return INTERRUPTED_EXIT_CODE
         except Terminated:
             _say("terminated")
-            return TERMINATED
+            return TERMINATED_EXIT_CODE
 
 
 def run(args: argparse.Namespace) -> int:
@@ -172,13 +177,16 @@ def run(args: argparse.Namespace) -> int:
 
 def check_usage(args: argparse.Namespace) -> None:
     """Refuse combinations of arguments that contradict each other."""
-    if args.texts and args.input:
+    if "" in (args.input, args.output):
+        raise InputError("the name given with --input or --output is empty")
+    if args.texts and args.input is not None:
         raise InputError("give texts or --input, not both")
-    if not args.texts and args.input is None and (sys.stdin is None or sys.stdin.isatty()):
+    from_standard_input = not args.texts and args.input in (None, "-")
+    if from_standard_input and (sys.stdin is None or (args.input is None and sys.stdin.isatty())):
         raise InputError("nothing to encode: give texts, or --input FILE (see --help)")
     if sum((args.similarity, args.query is not None, args.output is not None)) > 1:
         raise InputError("choose one of --output, --similarity and --query")
-    if "LOCAL_RANK" in os.environ and (args.resume or (not args.texts and args.input in (None, "-"))):
+    if "LOCAL_RANK" in os.environ and (args.resume or from_standard_input):
         raise InputError("--resume and standard input are for one process; run it without torchrun")
     if args.resume and args.output in (None, "-"):
         raise InputError("--resume needs --output FILE")
@@ -236,7 +244,7 @@ def load_model(args: argparse.Namespace) -> "SentenceEncoder":
     if args.compile:
         model.encoder.compile(dynamic=True)
         try:
-            model.encode("")  # compiles
+            model.encode("", show_progress_bar=False)  # compiles
         except RuntimeError as error:
             reason = str(error).partition("\n")[0]
             raise InputError(f"--compile: cannot be done here: {reason:.150}; leave it out") from None
@@ -258,11 +266,11 @@ def write_vectors(encoder: BlockEncoder, texts: Iterator[str], args: argparse.Na
             done, digest = output.resume(identity())
             if done and output.skip(itertools.islice(texts, done)) != digest:
                 raise InputError(f"{path}: the input is not that of the interrupted run; start anew without --resume")
-            encoder.rows = done  # rows are named and counted from the start of the output
+            encoder.first_row = done
         for block in blocks(texts):
-            if output.rows > output.noted_rows:  # what is done is noted before more is begun
-                output.note(identity())
             output.append(block, encoder(block))
+            if is_full(block):  # else it was the last one
+                output.note(identity())
         none = encoder.model.encode([], truncate_dim=args.truncate_dim, show_progress_bar=False)
         output.finish(width=none.shape[1])
     except BaseException:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from minisbert.sentence_encoder import EncodeReport, SentenceEncoder
 
-# Of texts that are sorted by length and encoded together; a resumed run relies on both numbers.
+# At most so many texts, of about so many characters, are encoded together; a resumed run relies on both numbers.
 ROWS_AT_ONCE = 16384
 CHARACTERS_AT_ONCE = 1 << 26
 
@@ -37,12 +37,18 @@ def blocks(texts: Iterator[str]) -> Iterator[list[str]]:
         yield block
 
 
+def is_full(block: Sequence[str]) -> bool:
+    """Whether the end of this block was not the end of its stream."""
+    return len(block) == ROWS_AT_ONCE or sum(map(len, block)) >= CHARACTERS_AT_ONCE
+
+
 @dataclass
 class BlockEncoder:
     """A model with the options that it is used with, which counts what it encodes."""
 
     model: "SentenceEncoder"
     options: dict[str, Any]  # arguments of `SentenceEncoder.encode`, "prompt" and "prompt_name" among them
+    first_row: int = 0  # of the first text, for messages: the rows before it were encoded by an earlier run
     rows: int = 0
     tokens: int = 0
     truncated: int = 0
@@ -61,7 +67,7 @@ class BlockEncoder:
             float32 (N, D), in all processes.
 
         Raises:
-            MinisbertError: see `SentenceEncoder.encode`; rows are counted from the first text of the first block.
+            MinisbertError: see `SentenceEncoder.encode`; a row of the message is one of the whole stream.
         """
         from minisbert.processes import process_count, share_of_rows
 
@@ -75,7 +81,7 @@ class BlockEncoder:
             vectors: npt.NDArray[np.float32] = self.model.encode(texts[share], **options, on_report=reports.append)
         except MinisbertError as error:
             if error.row is not None:
-                error.row += self.rows + share.start  # the model counts from the first of its texts
+                error.row += self.first_row + self.rows + share.start  # the model counts from the first of its texts
             raise
         if process_count() > 1:
             vectors, reports = _gather_from_processes(vectors, reports)

@@ -1,9 +1,17 @@
 """What the command lines have in common."""
 
 import argparse
+import os
+import sys
 from typing import NoReturn
 
 from minisbert.errors import InputError
+
+
+def open_closed_streams() -> None:
+    """Let go nowhere what is written to an output that the shell has closed (`2>&-`), for which Python has None."""
+    sys.stdout = sys.stdout or open(os.devnull, "w")
+    sys.stderr = sys.stderr or open(os.devnull, "w")
 
 
 class OneLineParser(argparse.ArgumentParser):

@@ -5,6 +5,7 @@ as it is; the scripts report it and end with `FILE_SYSTEM_EXIT_CODE`.
 """
 
 FILE_SYSTEM_EXIT_CODE = 5
+INTERRUPTED_EXIT_CODE, TERMINATED_EXIT_CODE = 130, 143  # 128 + the number of the signal
 
 
 class MinisbertError(Exception):

@@ -19,12 +19,12 @@ UTF_16_MARKS = (b"\xff\xfe", b"\xfe\xff")
 
 
 def read_texts(file: BinaryIO, name: str, text_field: str = "text") -> Iterator[str]:
-    """Read texts by the form that the file's name ends with.
+    """Read texts in the form that the ending of the file's name stands for.
 
     Args:
         file: the open file.
-        name: its name; .jsonl holds a JSON object a line, .csv and .tsv hold a table under a line of column names, and
-            everything else holds a text a line.
+        name: its ending says what it holds: .jsonl a JSON object a line, .csv and .tsv a table under a line of column
+            names, everything else a text a line.
         text_field: the field or column that holds the text.
 
     Yields:
@@ -49,9 +49,14 @@ def read_lines(file: BinaryIO, name: str) -> Iterator[str]:
 
     Raises:
         InputError: a line is not UTF-8 text; the message gives file:line.
+        OSError: the file cannot be read.
     """
     for number in itertools.count(1):
-        line = file.readline(LONGEST_LINE)  # a binary file is split at LF and nowhere else
+        try:
+            line = file.readline(LONGEST_LINE)  # a binary file is split at LF and nowhere else
+        except OSError as error:
+            error.filename = name
+            raise
         if not line:
             return
         if len(line) == LONGEST_LINE:
@@ -138,7 +143,7 @@ def csv_rows(lines: Iterator[str], name: str) -> Iterator[tuple[int, list[str]]]
     number = 1
     try:
         for values in reader:
-            yield number, values
+            yield number, values or [""]  # an empty line
             number = reader.line_num + 1
     except csv.Error as error:
         raise InputError(f"{name}:{number}: not CSV: {error}") from None

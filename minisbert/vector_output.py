@@ -4,8 +4,8 @@ Rows are appended to a temporary file beside the final one as they come, so memo
 the end the file is completed, brought to the disk and renamed. Until then, what stood under the final name stays as
 it is. A header has the same length for every number of rows, so it can be written last.
 
-After each block a journal says what the temporary file holds. Both outlive an interruption, and a later run can go on
-after the last whole block. The result is the same to the byte, since every block holds the same rows either way.
+A journal says which blocks the temporary file holds. Both outlive an interruption, and a later run can go on after
+the last of these blocks. The result is the same to the byte, since every block holds the same rows either way.
 """
 
 import contextlib
@@ -65,7 +65,6 @@ class VectorFile:
         self.path = path
         self.form = path.suffix.lower()
         self.rows = 0
-        self.noted_rows = 0
         self._part = path.with_name(f".{path.name}.part")
         self._journal = path.with_name(f".{path.name}.journal")
         self._texts = hashlib.sha256()
@@ -91,7 +90,7 @@ class VectorFile:
             raise InputError(
                 f"{self.path}: the interrupted run had another model or other options; start anew without --resume"
             )
-        self.rows = self.noted_rows = journal["rows"]
+        self.rows = journal["rows"]
         self._file.truncate(journal["bytes"])
         self._file.seek(journal["bytes"])
         return self.rows, journal["texts"]
@@ -122,7 +121,6 @@ class VectorFile:
             self._journal,
             {"rows": self.rows, "bytes": self._file.tell(), "texts": self._texts.hexdigest(), "run": dict(run)},
         )
-        self.noted_rows = self.rows
 
     def finish(self, width: int) -> None:
         """Complete the file and give it its name.

@@ -230,7 +230,7 @@ def test_an_empty_model_name_is_not_the_default_model(run):
     assert run("-m", "", "밥")[0] == 3
 
 
-@pytest.mark.parametrize(("name", "expected"), [("none.txt", 5), (".", 5), ("", 5)])
+@pytest.mark.parametrize(("name", "expected"), [("none.txt", 5), (".", 5)])
 def test_an_input_that_is_no_file_is_one_line(run, name, expected):
     code, _, err = run("-i", name, "-o", "a.npy")
     assert code == expected
@@ -243,6 +243,39 @@ def test_nothing_to_encode_is_bad_usage(monkeypatch, capsys, stdin):
     monkeypatch.setattr(signal, "signal", lambda *_: None)
     assert encode.main([]) == 2
     assert is_one_line(capsys.readouterr().err)
+
+
+def test_closed_standard_input_is_bad_usage_when_it_is_named_too(monkeypatch, capsys):
+    monkeypatch.setattr(sys, "stdin", None)
+    monkeypatch.setattr(signal, "signal", lambda *_: None)
+    assert encode.main(["-i", "-"]) == 2
+    assert is_one_line(capsys.readouterr().err)
+
+
+def test_empty_names_are_bad_usage(run):
+    for arguments in (["-i", ""], ["밥", "-i", ""], ["밥", "-o", ""]):
+        code, out, err = run(*arguments)
+        assert (code, out) == (2, "")
+        assert err == "encode.py: the name given with --input or --output is empty\n"
+
+
+def test_what_closed_standard_error_would_get_goes_nowhere(start):
+    decomposed = unicodedata.normalize("NFD", "밥")
+    process = start("밥", decomposed, stderr=None, preexec_fn=lambda: os.close(2))
+    out, _ = process.communicate()
+    assert process.returncode == 0
+    assert [json.loads(line)["text"] for line in out.splitlines()] == ["밥", decomposed]
+
+
+def test_an_input_that_cannot_be_read_further_is_named(run, monkeypatch):
+    class Broken(io.BytesIO):
+        def readline(self, size):
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    monkeypatch.setattr(
+        "builtins.open", lambda name, *mode, open=open: Broken() if name == "a.txt" else open(name, *mode)
+    )
+    assert run("-i", "a.txt", "-o", "a.npy") == (5, "", "encode.py: a.txt: Input/output error\n")
 
 
 def test_no_texts_give_an_empty_file(run):
@@ -448,7 +481,7 @@ def test_E15_an_interrupted_run_is_resumed_to_the_same_bytes(run, start, monkeyp
     process.stdin.flush()
     journal = Path(f".a.{form}.journal")
     deadline = time.monotonic() + 60
-    while not (journal.exists() and json.loads(journal.read_bytes())["rows"] == 16) and time.monotonic() < deadline:
+    while not (journal.exists() and json.loads(journal.read_bytes())["rows"] == 24) and time.monotonic() < deadline:
         time.sleep(0.02)
     time.sleep(0.1)
     process.send_signal(sent)
@@ -462,14 +495,14 @@ def test_E15_an_interrupted_run_is_resumed_to_the_same_bytes(run, start, monkeyp
     assert run("-o", f"b.{form}", stdin=text)[0] == 0
     code, _, err = run("-o", f"a.{form}", "--resume", stdin=text)
     assert code == 0
-    assert "60 rows" in err
+    assert "36 rows" in err  # of this run
     assert Path(f"a.{form}").read_bytes() == Path(f"b.{form}").read_bytes()
     assert left_in(".") == [f"a.{form}", f"b.{form}"]
 
 
 @pytest.fixture
 def interrupted(run, monkeypatch):
-    """A run of encode.py that was interrupted after 16 of 30 rows."""
+    """A run of encode.py that was interrupted after 24 of 30 rows."""
     monkeypatch.setattr(block_encoder, "ROWS_AT_ONCE", 8)
     Path("a.txt").write_text("\n".join(sentences(30)), encoding="utf-8")
     with monkeypatch.context() as patch:
@@ -485,7 +518,7 @@ def interrupted(run, monkeypatch):
         code, _, err = run("-i", "a.txt", "-o", "a.npy")
     assert code == 130
     assert err == (
-        "encode.py: note: 16 rows are kept beside a.npy; --resume goes on from there\nencode.py: interrupted\n"
+        "encode.py: note: 24 rows are kept beside a.npy; --resume goes on from there\nencode.py: interrupted\n"
     )
     return run
 
@@ -515,6 +548,35 @@ def test_E15_what_is_left_is_not_trusted_when_it_is_damaged(interrupted):
     assert interrupted("-i", "a.txt", "-o", "a.npy", "--resume")[0] == 0
     interrupted("-i", "a.txt", "-o", "b.npy")
     assert Path("a.npy").read_bytes() == Path("b.npy").read_bytes()
+
+
+def test_E15_rows_before_a_line_that_cannot_be_read_are_kept(run, monkeypatch):
+    monkeypatch.setattr(block_encoder, "ROWS_AT_ONCE", 8)
+    lines = [sentence.encode() for sentence in sentences(20)]
+    Path("a.txt").write_bytes(b"\n".join([*lines, b"\xff"]))
+    code, _, err = run("-i", "a.txt", "-o", "a.npy")
+    assert code == 2
+    assert err.startswith("encode.py: note: 16 rows are kept beside a.npy; --resume goes on from there\n")
+    Path("a.txt").write_bytes(b"\n".join(lines))
+    assert run("-i", "a.txt", "-o", "a.npy", "--resume")[0] == 0
+    run("-i", "a.txt", "-o", "b.npy")
+    assert Path("a.npy").read_bytes() == Path("b.npy").read_bytes()
+
+
+def test_E15_rows_are_named_by_their_place_in_the_input(interrupted, monkeypatch):
+    def poisoned(args, load=encode.load_model):
+        model = load(args)
+        model.encoder.embeddings.token.weight.data[model.tokenizer.backend.token_to_id("밥")] = float("nan")
+        monkeypatch.setattr(
+            model, "fingerprint", lambda: json.loads(Path(".a.npy.journal").read_bytes())["run"]["weights"]
+        )
+        return model
+
+    monkeypatch.setattr(encode, "load_model", poisoned)
+    code, _, err = interrupted("-i", "a.txt", "-o", "a.npy", "--resume")
+    first = next(row for row, sentence in enumerate(sentences(30)) if row >= 24 and "밥" in sentence)
+    assert code == 6
+    assert f"encode.py: row {first}: the vector is NaN or infinite" in err
 
 
 def test_two_runs_do_not_write_one_output(run):
@@ -667,4 +729,4 @@ def test_the_rows_of_an_earlier_run_are_told(interrupted, monkeypatch):
     """A run that fails before its first block leaves what an earlier one has noted."""
     code, _, err = interrupted("-i", "a.txt", "-o", "a.npy", "--prompt-name", "없음")
     assert code == 2
-    assert err.startswith("encode.py: note: 16 rows are kept beside a.npy; --resume goes on from there\n")
+    assert err.startswith("encode.py: note: 24 rows are kept beside a.npy; --resume goes on from there\n")

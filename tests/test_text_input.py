@@ -62,6 +62,7 @@ def test_csv_knows_quoting():
     assert read(data, "a.csv") == ["밥, 빵", '그는 "네"라고\n말했다.', "물"]
     long = "가" * 200_000  # the csv module alone refuses 131,073 characters
     assert read(f'text\n"{long}"\n', "a.csv") == [long]
+    assert read("text\n\n밥\n", "a.csv") == ["", "밥"]
 
 
 @pytest.mark.parametrize(
