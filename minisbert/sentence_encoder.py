@@ -38,6 +38,7 @@ Vectors = npt.NDArray[np.float32]
 
 
 DTYPE_NAMES = {torch.float64: "float64", torch.float32: "float32", torch.bfloat16: "bfloat16", torch.float16: "float16"}
+UNKNOWN_TOKENS = ("[UNK]", "<unk>")  # of WordPiece and SentencePiece, where tokenizer_config.json names none
 
 
 @dataclass(frozen=True)
@@ -91,7 +92,7 @@ class SentenceEncoder(nn.Module):
         Raises:
             ModelError: the folder is not one of a supported model, or a file in it is damaged or holds NaN.
             HubError: the Hub does not deliver.
-            InputError: `max_seq_length`, `dtype` or `device` is impossible.
+            InputError: `max_seq_length`, `dtype` or `device` is impossible, or `revision` is given for a folder or twice.
         """
         dtype = dtype or torch.float32
         if dtype not in DTYPE_NAMES:
@@ -176,7 +177,7 @@ class SentenceEncoder(nn.Module):
         show_progress_bar: bool | None = None,
         on_report: Callable[[EncodeReport], None] | None = None,
     ) -> Any:
-        """Turn texts into vectors.
+        """Turn texts into vectors, in evaluation mode, which the model is left in.
 
         Args:
             sentences: N texts, or one.
@@ -200,6 +201,7 @@ class SentenceEncoder(nn.Module):
             NonFiniteError: a vector came out NaN or infinite; the message names the row.
         """
         start = time.perf_counter()
+        self.eval()
         single = isinstance(sentences, str)
         if not isinstance(sentences, Iterable) or isinstance(sentences, bytes | bytearray):
             raise TypeError(f"sentences must be a text or a list of texts, found {type(sentences).__name__}")
@@ -361,7 +363,8 @@ def _build_tokenizer(folder: ModelFolder, config: Any, max_seq_length: int | Non
                 f"the model cuts texts to {max_seq_length} tokens, but tokenizer.json adds {len(special)} to each"
             )
     _check_max_seq_length(max_seq_length, config)
-    unknown_token = token_content(folder.tokenizer_config.get("unk_token")) or "[UNK]"
+    named = token_content(folder.tokenizer_config.get("unk_token"))
+    unknown_token = named or next((token for token in UNKNOWN_TOKENS if backend.token_to_id(token) is not None), None)
     return Tokenizer(backend, config.pad_token_id, max_seq_length, unknown_token, folder.lowercase)
 
 
@@ -380,7 +383,7 @@ def _check_finite(embeddings: Vectors) -> None:
 def _progress_bar(total: int, show: bool | None) -> Iterator[Callable[[int], object]]:
     """A progress bar on standard error, or a silent stand-in; yields the function that advances it."""
     if show is None:
-        show = sys.stderr.isatty()
+        show = sys.stderr is not None and sys.stderr.isatty()
     if not show:
         yield lambda rows: None
         return

@@ -22,7 +22,7 @@ from minisbert.files import one_line, parse_json_object
 from minisbert.text_input import check_unicode
 from minisbert.tokenizer_checks import check_steps
 
-# What the tokenizer returns for a text is some hundred times its ids; they are copied out in blocks.
+# What the tokenizer returns takes some hundred times the memory of the ids; they are copied out block by block.
 TEXTS_AT_ONCE = 4096
 CHARACTERS_PER_TOKEN = 8  # so many are enough for most texts: 2 are usual in Korean, 5 in English
 # To BERT's rules a run of one kind, however long, is one unknown word, one gap or nothing; an ideograph is a word of its own.
@@ -57,7 +57,15 @@ class TokenizedTexts:
 
 
 class Tokenizer:
-    """Turns texts into token ids, cut to at most `max_seq_length` tokens."""
+    """Turns texts into token ids, cut to at most `max_seq_length` tokens.
+
+    Args:
+        backend: as `load_backend` gives it.
+        pad_token_id: fills the ends of the shorter rows of a batch.
+        max_seq_length: see the property.
+        unknown_token: counted in `TokenizedTexts.unknown`; None = nothing is counted.
+        lowercase: lower the case of texts first, as `str.lower` does.
+    """
 
     def __init__(
         self,
@@ -75,7 +83,7 @@ class Tokenizer:
 
     @property
     def max_seq_length(self) -> int:
-        """Texts are cut to this number of tokens, special tokens included."""
+        """Texts are cut to this number of tokens, special tokens included; InputError if set to less than one more."""
         return self._max_seq_length
 
     @max_seq_length.setter
@@ -97,8 +105,9 @@ class Tokenizer:
 
         Raises:
             TypeError: a text is not a `str`; the message names its row.
-            InputError: a text holds a lone surrogate, which is no character; the message names its row.
+            InputError: a text or the prompt holds a lone surrogate, which is no character; the message says where.
         """
+        check_unicode(prompt, "prompt")
         blocks: list[npt.NDArray[np.int32]] = []
         lengths = np.zeros(len(texts), dtype=np.int64)
         truncated = not_nfc = 0
@@ -143,6 +152,10 @@ class Tokenizer:
     def pad(self, texts: TokenizedTexts, rows: Sequence[int] | npt.NDArray[np.integer]) -> tuple[Tensor, Tensor | None]:
         """Make a batch of some of the texts, padded on the right to the longest of them.
 
+        Args:
+            texts: N tokenized texts.
+            rows: (B,), which of them: 0 to N - 1.
+
         Returns:
             input_ids (B, T) int64 and attention_mask (B, T) bool, True = real token; the mask is None if nothing is
             padded.
@@ -176,11 +189,11 @@ def load_backend(files: Mapping[str, bytes], segments_of_pairs: bool) -> tokeniz
     """Build the tokenizer of a model folder.
 
     Args:
-        files: the folder's tokenizer files by name: tokenizer.json, or else vocab.txt and tokenizer_config.json.
+        files: the folder's tokenizer files by name: tokenizer.json, or else vocab.txt with those that explain it.
         segments_of_pairs: whether the second text of a pair is of segment 1 (BERT), should one be built from vocab.txt.
 
     Raises:
-        ModelError: neither file is there, or it is damaged.
+        ModelError: neither file is there, or it is damaged, or it needs what is not supported.
     """
     if "tokenizer.json" in files:
         return _from_json(files["tokenizer.json"])
@@ -188,8 +201,11 @@ def load_backend(files: Mapping[str, bytes], segments_of_pairs: bool) -> tokeniz
         raise ModelError(
             "neither tokenizer.json nor vocab.txt is there: this is not the folder of a model with its tokenizer"
         )
-    settings = parse_json_object(files.get("tokenizer_config.json", b"{}"), "tokenizer_config.json")
-    return _word_piece(files["vocab.txt"], settings, segments_of_pairs)
+    settings: dict[str, Any] = {}
+    for name in ("special_tokens_map.json", "tokenizer_config.json"):
+        settings |= parse_json_object(files.get(name, b"{}"), name)
+    added = parse_json_object(files.get("added_tokens.json", b"{}"), "added_tokens.json")
+    return _word_piece(files["vocab.txt"], settings, list(added), segments_of_pairs)
 
 
 def _from_json(data: bytes) -> tokenizers.Tokenizer:
@@ -206,8 +222,10 @@ def _from_json(data: bytes) -> tokenizers.Tokenizer:
     return tokenizer
 
 
-def _word_piece(vocabulary: bytes, settings: Mapping[str, Any], segments_of_pairs: bool) -> tokenizers.Tokenizer:
-    """The tokenizer that BERT's vocab.txt and tokenizer_config.json describe."""
+def _word_piece(
+    vocabulary: bytes, settings: Mapping[str, Any], added: list[str], segments_of_pairs: bool
+) -> tokenizers.Tokenizer:
+    """The tokenizer that BERT's vocab.txt and tokenizer_config.json describe; `added` are tokens besides."""
     tokenizer_class = settings.get("tokenizer_class") or "BertTokenizer"
     if tokenizer_class not in ("BertTokenizer", "BertTokenizerFast"):
         raise ModelError(
@@ -223,6 +241,9 @@ def _word_piece(vocabulary: bytes, settings: Mapping[str, Any], segments_of_pair
     missing = [token for token in special.values() if token not in vocab]
     if missing:
         raise ModelError(f"vocab.txt: the special tokens {', '.join(missing)!r:.80} are not in it")
+    others = [token for token in added if token not in special.values()]
+    if others:
+        raise ModelError(f"added_tokens.json: {others[0]!r:.80} needs a tokenizer.json: save one with transformers")
     cls, sep, unknown = special["cls_token"], special["sep_token"], special["unk_token"]
     accents = settings.get("strip_accents")
     tokenizer = tokenizers.Tokenizer(

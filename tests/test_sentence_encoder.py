@@ -7,6 +7,7 @@ import torch
 from minisbert import SentenceEncoder
 from minisbert.errors import InputError, NonFiniteError
 from minisbert.sentence_encoder import EncodeReport
+from tests.model_files import xlm_roberta_folder
 from tests.tiny import CONFIGS, SENTENCES, tiny_folder, tiny_model
 
 ARCHITECTURES = list(CONFIGS)
@@ -81,6 +82,22 @@ def test_rows_that_are_not_text_are_named(row):
 def test_a_lone_surrogate_is_named():
     with pytest.raises(InputError, match="row 1"):
         tiny_model().encode(["밥", "a\ud800"])
+    with pytest.raises(InputError, match="prompt: character 1"):
+        tiny_model().encode(["밥"], prompt="\ud800")
+
+
+def test_encoding_knows_no_dropout():
+    model = tiny_model()
+    expected = model.encode(SENTENCES)
+    np.testing.assert_array_equal(model.train().encode(SENTENCES), expected)
+
+
+def test_unknown_tokens_are_counted_whatever_their_name(tmp_path):
+    folder = xlm_roberta_folder(tmp_path / "model")
+    (folder / "tokenizer_config.json").unlink()
+    reports: list[EncodeReport] = []
+    SentenceEncoder.from_pretrained(folder, device="cpu").encode("\U00013000", on_report=reports.append)
+    assert reports[0].unknown > 0
 
 
 def test_a_vector_that_is_not_finite_is_named():

@@ -205,11 +205,13 @@ def test_what_would_fail_at_the_first_text_is_refused_at_once(change, capfd):
         ),
         ({"tokenizer_config.json": b'{"tokenizer_class": ["BertTokenizer"]}'}, "needs a tokenizer.json"),
         ({"tokenizer_config.json": b'{"cls_token": "<s>"}'}, "<s>"),
+        ({"special_tokens_map.json": b'{"cls_token": "<s>"}'}, "<s>"),
+        ({"added_tokens.json": '{"[MASK]": 4, "[상품]": 99}'.encode()}, "'[상품]' needs a tokenizer.json"),
     ],
 )
 def test_vocabularies_that_are_not_of_bert(files, reason):
     files = {"vocab.txt": "\n".join(VOCABULARY).encode(), **files}
-    with pytest.raises(ModelError, match=next(iter(files)).partition(".")[0] + "|tokenizer_config") as caught:
+    with pytest.raises(ModelError, match=r"(vocab|tokenizer_config|added_tokens)\.") as caught:
         load_backend(files, True)
     assert reason in str(caught.value)
 
@@ -221,6 +223,14 @@ def test_settings_of_odd_types_are_not_taken_literally(tmp_path):
     SentenceEncoder.from_pretrained(folder, device="cpu").encode(SENTENCES)
     edit_json(folder / "tokenizer_config.json", lambda config: config.update(unk_token={"content": "[없음]"}))
     assert "vocab.txt: the special tokens" in refusal(folder)
+
+
+def test_special_tokens_may_stand_in_all_their_files():
+    files = {"vocab.txt": "\n".join(VOCABULARY).replace("[UNK]", "[모름]").encode()}
+    files["special_tokens_map.json"] = '{"unk_token": {"content": "[모름]"}}'.encode()
+    files["added_tokens.json"] = '{"[모름]": 1}'.encode()
+    backend = load_backend(files, True)
+    assert backend.encode("없는단어").tokens == ["[CLS]", "[모름]", "[SEP]"]
 
 
 def test_special_tokens_as_files_write_them():
