@@ -24,8 +24,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from minisbert.command_line import OneLineParser
-from minisbert.errors import FILE_SYSTEM_EXIT_CODE, InputError, MinisbertError
+from minisbert.command_line import OneLineParser, open_closed_streams
+from minisbert.errors import FILE_SYSTEM_EXIT_CODE, TERMINATED_EXIT_CODE, InputError, MinisbertError
 from minisbert.recipes import RECIPES, Recipe, Task, describe_recipes
 
 if TYPE_CHECKING:
@@ -36,7 +36,6 @@ if TYPE_CHECKING:
 DATA_CACHE = Path(__file__).resolve().parent / "weights" / "data"
 
 OWN_SEED = 42
-TERMINATED = 143  # exit code: 128 + the number of the signal
 SAME_SIGNAL = 1.0  # seconds; torchrun passes on to its processes what the terminal has sent them already
 
 # The least and the largest value of every number on the command line.
@@ -52,7 +51,7 @@ LIMITS = {
     "max_grad_norm": (1e-6, math.inf),
     "evaluation_steps": (0, math.inf),
     "max_steps": (1, math.inf),
-    "seed": (0, math.inf),
+    "seed": (0, 1e9),
     "checkpoint_steps": (0, math.inf),
     "max_length": (1, math.inf),
 }
@@ -134,6 +133,7 @@ def build_parser() -> argparse.ArgumentParser:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code."""
+    open_closed_streams()
     args = build_parser().parse_args(argv)
     if args.list_recipes:
         print(describe_recipes())
@@ -164,9 +164,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def run(args: argparse.Namespace, stop: Stop) -> int:
     """Do what the arguments say; errors are raised."""
-    check_numbers(args)
+    check_values(args)
     recipe = choose_recipe(args)
-    check_output(args)
+    output = choose_output(args)
     import torch
 
     from minisbert import SentenceEncoder, mini
@@ -179,7 +179,14 @@ def run(args: argparse.Namespace, stop: Stop) -> int:
     with join_processes(args.device) as wanted:
         device = usable_device(wanted)
         examples, dev, test = load_data(
-            recipe, args.train, args.data, args.dev, args.test, args.skip_bad, download_to=DATA_CACHE
+            recipe,
+            own=args.train,
+            folder=args.data,
+            dev=args.dev,
+            test=args.test,
+            skip_bad=args.skip_bad,
+            download_to=DATA_CACHE,
+            show_progress_bar=not args.quiet and sys.stderr.isatty(),
         )
         objectives, sets = build_objectives(recipe, examples)
         if recipe.base is None:
@@ -187,11 +194,12 @@ def run(args: argparse.Namespace, stop: Stop) -> int:
             texts = {text for rows, _ in examples.values() for row in rows for text in row.texts}
             model = mini.new_model(recipe.model_type, texts, recipe.seed).to(device)
         else:
-            model = SentenceEncoder.from_pretrained(recipe.base, device=device, max_seq_length=args.max_length)
+            model = SentenceEncoder.from_pretrained(recipe.base, device=device)
         if args.dtype == "bfloat16" and device.type == "cpu" and EMULATES_BFLOAT16:
             _say("note: this processor has no bfloat16 instructions: training is faster without --dtype bfloat16")
         if recipe.max_seq_length is not None:
-            model.max_seq_length = min(recipe.max_seq_length, model.longest_text)
+            # What a recipe asks for is cut to what the model can do; what the user asks for is refused if it cannot.
+            model.max_seq_length = args.max_length or min(recipe.max_seq_length, model.longest_text)
         if max(recipe.matryoshka_dims, default=0) > model.embedding_dimension:
             raise InputError(f"--matryoshka-dims: the model's vectors have only {model.embedding_dimension} columns")
         decomposed = model.tokenizer([text for each in sets for row in each.examples for text in row.texts]).not_nfc
@@ -217,7 +225,7 @@ def run(args: argparse.Namespace, stop: Stop) -> int:
                     max_grad_norm=recipe.max_grad_norm,
                     evaluator=dev,
                     evaluation_steps=args.evaluation_steps,
-                    output=args.output,
+                    output=output,
                     checkpoint_steps=args.checkpoint_steps,
                     resume=args.resume,
                     seed=recipe.seed,
@@ -231,17 +239,21 @@ def run(args: argparse.Namespace, stop: Stop) -> int:
                     should_stop=stop,
                 )
         except Stopped:
-            _say(f"stopped; go on with the same command and --resume (a checkpoint is in {args.output})")
-            return stop.exit_code or TERMINATED  # of another process
+            _say(f"stopped; go on with the same command and --resume (a checkpoint is in {output})")
+            return stop.exit_code or TERMINATED_EXIT_CODE  # another process was
         finally:
             stop.training = False
         if is_main_process():
-            finish(args, recipe, sets, test, time.time() - start)
+            finish(args, output, recipe, sets, test, time.time() - start)
     return 0
 
 
-def check_numbers(args: argparse.Namespace) -> None:
-    """Refuse numbers that make no sense."""
+def check_values(args: argparse.Namespace) -> None:
+    """Refuse numbers that make no sense, and names that cannot be written down as Unicode."""
+    from minisbert.text_input import check_unicode
+
+    for name in ("model", "train", "data", "dev", "test", "output"):
+        check_unicode(str(getattr(args, name)), f"--{name}")
     for name, (least, most) in LIMITS.items():
         value = getattr(args, name)
         if value is not None and not least <= value <= most:  # NaN too
@@ -297,23 +309,24 @@ def choose_recipe(args: argparse.Namespace) -> Recipe:
     )
 
 
-def check_output(args: argparse.Namespace) -> None:
-    """Choose the output folder and refuse one that is in use."""
+def choose_output(args: argparse.Namespace) -> Path:
+    """The output folder, which is made if need be; one that is in use is refused."""
     from minisbert.training_log import METRICS
 
-    args.output = args.output or Path(__file__).resolve().parent / "weights" / (args.recipe or "own")
-    if args.output.exists() and not args.output.is_dir():
-        raise InputError(f"{args.output}: a file; name a folder")
-    args.output.mkdir(parents=True, exist_ok=True)
-    if any(args.output.iterdir()):
-        if args.resume and not (args.output / METRICS).exists():
-            raise InputError(f"{args.output}: no training run was here to go on with; name another folder")
+    output: Path = args.output or Path(__file__).resolve().parent / "weights" / (args.recipe or "own")
+    if output.exists() and not output.is_dir():
+        raise InputError(f"{output}: a file; name a folder")
+    output.mkdir(parents=True, exist_ok=True)
+    if any(output.iterdir()):
+        if args.resume and not (output / METRICS).exists():
+            raise InputError(f"{output}: no training run was here to go on with; name another folder")
         if not (args.resume or args.overwrite):
-            raise InputError(f"{args.output}: not empty; pass --resume to go on, or --overwrite to train anew into it")
+            raise InputError(f"{output}: not empty; pass --resume to go on, or --overwrite to train anew into it")
+    return output
 
 
 @contextlib.contextmanager
-def progress(args: argparse.Namespace, steps: int) -> "Iterator[Any]":
+def progress(args: argparse.Namespace, steps: int) -> Iterator[Any]:
     """A progress bar with loss, learning rate and speed.
 
     Yields:
@@ -339,6 +352,7 @@ def progress(args: argparse.Namespace, steps: int) -> "Iterator[Any]":
 
 def finish(
     args: argparse.Namespace,
+    output: Path,
     recipe: Recipe,
     sets: "list[TrainingSet]",
     test: "EmbeddingSimilarityEvaluator | None",
@@ -351,11 +365,11 @@ def finish(
     from minisbert.files import read_json_object, write_json
     from minisbert.model_card import write_model_card, write_training_record
 
-    model = SentenceEncoder.from_pretrained(args.output, device=args.device)
+    model = SentenceEncoder.from_pretrained(output, device=args.device)
     if recipe.base is None:  # small on purpose: half precision halves the file, and rounds no score visibly
-        model.to(torch.float16).save_pretrained(args.output)
-        config = read_json_object(args.output / "config.json")
-        write_json(args.output / "config.json", {**config, "torch_dtype": "float32"})  # what readers compute in
+        model.to(torch.float16).save_pretrained(output)
+        config = read_json_object(output / "config.json")
+        write_json(output / "config.json", {**config, "torch_dtype": "float32"})  # what readers compute in
         model.float()
     scores = {}
     if test is not None:
@@ -369,9 +383,9 @@ def finish(
         for name, value in {**vars(args), "model": args.model and recipe.base}.items()
         if value is not None and value is not False
     }
-    write_training_record(args.output, recipe, flags, sets, scores, seconds)
-    write_model_card(args.output, model, recipe, sets, scores)
-    _say(f"done in {seconds:.0f} seconds: {args.output}")
+    write_training_record(output, recipe, flags, sets, scores, seconds)
+    write_model_card(output, model, recipe, sets, scores)
+    _say(f"done in {seconds:.0f} seconds: {output}")
 
 
 def _scores(result: dict[str, float]) -> str:

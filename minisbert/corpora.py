@@ -7,7 +7,6 @@ not fetched again. A broken download goes on where it stopped.
 import functools
 import hashlib
 import http.client
-import os
 import ssl
 import time
 import urllib.error
@@ -19,6 +18,7 @@ from typing import NamedTuple
 
 from minisbert.data import Example, nli_triplets, read_nli, sts_examples
 from minisbert.errors import HubError, InputError
+from minisbert.files import flush_to_disk
 from minisbert.tables import BadRow
 
 REPOSITORY = "https://raw.githubusercontent.com/kakaobrain/kor-nlu-datasets"
@@ -72,8 +72,17 @@ def find_kor_nlu(folder: Path) -> Path:
 def load_nli(folder: Path, seed: int, on_bad_row: BadRow | None) -> tuple[list[Example], list[Path]]:
     """KorNLI triplets, and the files they come from; see `data.nli_triplets`.
 
-    Where the two large training files are not there, the small development and test files of KorNLI are taken, with a warning:
+    Unless both large training files are there, the small development and test files of KorNLI are taken, with a warning:
     enough to try a recipe, not to reproduce a model.
+
+    Args:
+        folder: laid out like kakaobrain/kor-nlu-datasets.
+        seed: of the draws.
+        on_bad_row: see `tables.BadRow`.
+
+    Raises:
+        InputError: a row is bad, or there are no files of KorNLI.
+        OSError: a file cannot be read.
     """
     paths = [folder / file.path for file in NLI_TRAIN if (folder / file.path).exists()]
     if len(paths) < len(NLI_TRAIN):
@@ -87,7 +96,7 @@ def load_nli(folder: Path, seed: int, on_bad_row: BadRow | None) -> tuple[list[E
 
 
 def load_sts(folder: Path, on_bad_row: BadRow | None) -> tuple[list[Example], list[Path]]:
-    """KorSTS training pairs, and the file they come from."""
+    """KorSTS training pairs, and the file they come from; arguments and errors as for `load_nli`."""
     return sts_examples(folder / STS_TRAIN.path, on_bad_row), [folder / STS_TRAIN.path]
 
 
@@ -153,8 +162,7 @@ def _fetch(address: str, part: Path, on_bytes: Callable[[int, int], None]) -> No
         while block := answer.read(BLOCK):
             have += file.write(block)
             on_bytes(have, length)
-        file.flush()
-        os.fsync(file.fileno())
+        flush_to_disk(file)
     if have < length:
         raise EOFError("the connection was closed too early")
 

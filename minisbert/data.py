@@ -80,8 +80,8 @@ def read_nli(path: Path, on_bad_row: BadRow | None = None) -> list[tuple[str, st
 def read_examples(path: Path, on_bad_row: BadRow | None = None) -> list[Example]:
     """Read pairs or triplets of your own: a table under a line of column names (.tsv, .csv), or JSON lines (.jsonl).
 
-    Two or three columns are texts, in their order in the file; one more may be called "score" (0 to 5, as in KorSTS) or
-    "label" (the cosine that the two texts shall have, -1 to 1). Of a file with the columns sentence1, sentence2 and score,
+    Two or three columns are texts, in their order in the file; one more may be called either "score" (0 to 5, as in KorSTS)
+    or "label" (the cosine that the two texts shall have, -1 to 1). Of a file with the columns sentence1, sentence2 and score,
     other columns are ignored, so that KorSTS files can be used as they are.
 
     Raises:
@@ -93,6 +93,8 @@ def read_examples(path: Path, on_bad_row: BadRow | None = None) -> list[Example]
         with bad_row_goes_to(on_bad_row):
             if "gold_label" in row:
                 raise InputError(f"{where}: a row of KorNLI; name the folder with --data and train by a recipe")
+            if {"score", "label"} <= row.keys():
+                raise InputError(f"{where}: both a score and a label; leave out one of these columns")
             label = None
             if "score" in row:
                 label = number_between(row["score"], 0.0, LARGEST_SCORE, where) / LARGEST_SCORE

@@ -13,6 +13,7 @@ import argparse
 import json
 import math
 import sys
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -20,9 +21,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from minisbert.command_line import OneLineParser
+from minisbert.command_line import OneLineParser, open_closed_streams
 from minisbert.data import read_sts
-from minisbert.errors import FILE_SYSTEM_EXIT_CODE, InputError, MinisbertError
+from minisbert.errors import FILE_SYSTEM_EXIT_CODE, INTERRUPTED_EXIT_CODE, InputError, MinisbertError
 
 if TYPE_CHECKING:
     from minisbert.sentence_encoder import SentenceEncoder
@@ -144,24 +145,30 @@ def build_parser() -> argparse.ArgumentParser:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code."""
+    open_closed_streams()
     args = build_parser().parse_args(argv)
-    from minisbert.sentence_encoder import SentenceEncoder
+    with warnings.catch_warnings():
+        warnings.showwarning = lambda message, *_: print(f"evaluation: note: {message}", file=sys.stderr)
+        warnings.simplefilter("default", UserWarning)  # says everything once
+        try:
+            from minisbert.sentence_encoder import SentenceEncoder
 
-    try:
-        sentences1, sentences2, scores = read_sts(args.data)
-        if len(scores) < 2:
-            raise InputError(f"{args.data}: {len(scores)} pairs, but at least 2 are needed to correlate")
-        model = SentenceEncoder.from_pretrained(args.model, device=args.device, local_files_only=args.local_files_only)
-        result = EmbeddingSimilarityEvaluator(sentences1, sentences2, scores, show_progress_bar=None)(model)
-    except MinisbertError as error:
-        print(f"evaluation: {error}", file=sys.stderr)
-        return error.exit_code
-    except OSError as error:
-        print(
-            f"evaluation: {error.filename}: {error.strerror}" if error.filename else f"evaluation: {error}",
-            file=sys.stderr,
-        )
-        return FILE_SYSTEM_EXIT_CODE
+            sentences1, sentences2, scores = read_sts(args.data)
+            if len(scores) < 2:
+                raise InputError(f"{args.data}: {len(scores)} pairs, but at least 2 are needed to correlate")
+            model = SentenceEncoder.from_pretrained(
+                args.model, device=args.device, local_files_only=args.local_files_only
+            )
+            result = EmbeddingSimilarityEvaluator(sentences1, sentences2, scores, show_progress_bar=None)(model)
+        except MinisbertError as error:
+            print(f"evaluation: {error}", file=sys.stderr)
+            return error.exit_code
+        except OSError as error:
+            print(f"evaluation: {error.filename or args.data}: {error.strerror or error}", file=sys.stderr)
+            return FILE_SYSTEM_EXIT_CODE
+        except KeyboardInterrupt:
+            print("evaluation: interrupted", file=sys.stderr)
+            return INTERRUPTED_EXIT_CODE
     if args.json:
         print(json.dumps({name: None if math.isnan(number) else number for name, number in result.items()}))
     else:

@@ -93,7 +93,8 @@ class CosineSimilarityLoss:
             ValueError: there are not two columns, or no labels.
         """
         if len(embeddings) != 2 or labels is None:
-            raise ValueError(f"expected two columns and labels, found {len(embeddings)} columns")
+            found = "no labels" if labels is None else "labels"
+            raise ValueError(f"expected two columns and labels, found {len(embeddings)} columns and {found}")
         cosines = F.cosine_similarity(embeddings[0], embeddings[1])  # (B,)
         return F.mse_loss(cosines, labels.to(cosines.dtype))
 

@@ -86,7 +86,7 @@ def write_training_record(
     scores: Mapping[str, float],
     seconds: float,
 ) -> None:
-    """Write training.json into the folder of a trained model: all that another run needs to give the same model.
+    """Write training.json into the folder of a trained model: what it was trained with.
 
     Args:
         folder: of the model.
@@ -94,7 +94,7 @@ def write_training_record(
         flags: the command line.
         sets: the data of every objective; of their files the hashes are written.
         scores: as for `write_model_card`.
-        seconds: what the training took.
+        seconds: what the training took, after an interruption that of the last run alone.
     """
     record = {
         "recipe": asdict(recipe),

@@ -91,7 +91,7 @@ def build_optimizer(
         model: on its final device.
         name: "adamw" (torch) or "original-adamw" (`OriginalAdamW`).
         learning_rate: the largest, before the schedule.
-        eps: 1e-8 for the first, 1e-6 for the second, unless a recipe says otherwise.
+        eps: usually 1e-8 for the first, 1e-6 for the second.
         weight_decay: see `parameter_groups`.
 
     Raises:

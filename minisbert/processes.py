@@ -19,11 +19,14 @@ from minisbert.errors import InputError, ProcessError
 
 @contextlib.contextmanager
 def join_processes(device: str | None, backend: str | None = None) -> Iterator[str | None]:
-    """Join the other processes if torchrun started several; yields the device of this one.
+    """Join the other processes if torchrun started several.
 
     Args:
-        device: None = a GPU each if there are some, as "cuda".
+        device: None or "cuda" = a GPU for each process, if there are some.
         backend: that carries tensors; None = "nccl" between GPUs, else "gloo".
+
+    Yields:
+        The device of this process.
 
     Raises:
         InputError: the device does not work.

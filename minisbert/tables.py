@@ -1,7 +1,6 @@
 """Rows of a file by the names of its columns: tab-separated, comma-separated, or JSON lines.
 
-Where training data come from files, so do mistakes: every message says file:line, and whoever reads may choose to leave bad
-rows out.
+A message about a row says file:line, and the reader may choose to leave bad rows out.
 """
 
 import contextlib
@@ -13,7 +12,7 @@ from pathlib import Path
 from minisbert.errors import InputError
 from minisbert.text_input import check_unicode, csv_rows, read_lines
 
-# A bad row is an error. A reader that is given a function calls it with the error instead, and goes on with the next row.
+# What to do with a bad row, given its error, before the next one is read. Without such a function the error is raised.
 BadRow = Callable[[InputError], None]
 
 
@@ -31,7 +30,8 @@ def read_table(
         For each row where it stands, "file:line", and its values by column.
 
     Raises:
-        InputError: a column is missing, or a row has another number of values, or an empty one.
+        InputError: a column is missing, two have one name, or numbers stand for names; or a row has another number of values,
+            or an empty one.
         OSError: the file cannot be read.
     """
     split = {".csv": _split_csv, ".jsonl": _split_jsonl}.get(path.suffix.lower(), _split_tsv)
@@ -104,8 +104,10 @@ def _split_jsonl(lines: Iterator[str], path: Path, on_bad_row: BadRow | None) ->
                 record = json.loads(line)
             except (ValueError, RecursionError):
                 raise InputError(f"{where}: not a line of JSON") from None
-            if not isinstance(record, dict) or (header is not None and set(record) != set(header)):
-                raise InputError(f"{where}: expected an object with the fields of the first line")
+            if not isinstance(record, dict):
+                raise InputError(f"{where}: expected a JSON object, found {type(record).__name__}")
+            if header is not None and set(record) != set(header):
+                raise InputError(f"{where}: expected the fields of the first line: {', '.join(header):.200}")
             if header is None:
                 header = list(record)
                 yield number, header

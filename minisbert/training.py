@@ -110,8 +110,8 @@ def fit(
 
     Args:
         model: on its device, in float32 (or float64).
-        objectives: taken in turn in each step; those with few batches start over when these run out.
-        epochs: times `steps_per_epoch` steps.
+        objectives: taken in turn in each step; one whose batches run out starts over with them.
+        epochs: each of `steps_per_epoch` steps.
         learning_rate: the largest, reached after the warm-up.
         warmup_steps: see `optim.warmup_linear`.
         weight_decay: see `optim.parameter_groups`.
@@ -127,7 +127,7 @@ def fit(
         max_steps: stop after so many steps; the schedule ends there too.
         optimizer: see `optim.build_optimizer`.
         eps: epsilon of AdamW.
-        autocast: compute matrix products in this dtype (bfloat16).
+        autocast: compute matrix products in this dtype (bfloat16); None = in that of the model.
         recompute_activations: keep no activations but compute them again for the gradient: less memory, more time.
         on_step: called after each step.
         on_evaluation: called with the number of steps done and the numbers of the evaluator.
@@ -146,9 +146,10 @@ def fit(
     """
     if resume and output is None:
         raise InputError("nothing to resume: no output folder is given")
+    fewest_batches = min((len(objective.batches) for objective in objectives), default=0)
     if steps_per_epoch is None:
-        steps_per_epoch = min((len(objective.batches) for objective in objectives), default=0)
-    if steps_per_epoch < 1 or epochs < 1:
+        steps_per_epoch = fewest_batches
+    if min(fewest_batches, steps_per_epoch, epochs) < 1:
         raise InputError("nothing to train on: fewer examples than one batch, or no epochs")
     total_steps = min(steps_per_epoch * epochs, max_steps or steps_per_epoch * epochs)
     optimizers = [build_optimizer(model, optimizer, learning_rate, eps, weight_decay) for _ in objectives]
@@ -303,8 +304,8 @@ class _Stream:
 def _training(model: SentenceEncoder) -> Iterator[None]:
     """Whatever happens inside, leave no dropout and no gradients behind, and the random generators as they were.
 
-    On a CPU the token embeddings get sparse gradients: a dense one, of the whole vocabulary and for every chunk of a batch,
-    would take an eighth of the time.
+    On a CPU all embeddings get sparse gradients: a dense one of the whole vocabulary, for every chunk of a batch, would take an
+    eighth of the time.
     """
     embeddings = [module for module in model.modules() if isinstance(module, nn.Embedding)]
     model.zero_grad()

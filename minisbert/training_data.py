@@ -1,7 +1,6 @@
 """From a recipe to what `fit` takes: the examples of every task, batches and a loss for each, and the evaluators."""
 
 import os
-import sys
 import warnings
 from pathlib import Path
 
@@ -17,7 +16,7 @@ from minisbert.recipes import Recipe
 from minisbert.tables import BadRow
 from minisbert.training import Batches, Objective
 
-Examples = dict[str, tuple[list[Example], list[Path]]]  # by the data of a task, with the files they come from
+ExamplesByTask = dict[str, tuple[list[Example], list[Path]]]  # with the files that they come from
 
 
 def load_data(
@@ -28,7 +27,8 @@ def load_data(
     test: Path | None,
     skip_bad: bool,
     download_to: Path,
-) -> tuple[Examples, EmbeddingSimilarityEvaluator | None, EmbeddingSimilarityEvaluator | None]:
+    show_progress_bar: bool,
+) -> tuple[ExamplesByTask, EmbeddingSimilarityEvaluator | None, EmbeddingSimilarityEvaluator | None]:
     """Read what a recipe is trained and measured on.
 
     Args:
@@ -37,8 +37,9 @@ def load_data(
         folder: with the corpora of the other tasks; None = download them.
         dev: scored pairs to pick the best model by; None = those of KorSTS, or none for data of your own.
         test: scored pairs for the final score; None likewise.
-        skip_bad: leave bad rows out and warn of them, instead of raising.
+        skip_bad: leave bad rows out and warn of them, instead of raising (but not in the data of `mini`, which are fixed).
         download_to: folder for what is downloaded.
+        show_progress_bar: while it is downloaded.
 
     Returns:
         The examples, and the evaluators for development and for the test.
@@ -55,30 +56,40 @@ def load_data(
             raise InputError(f"{error}; correct it, or pass --skip-bad to leave such rows out")
         bad_rows.append(error)
 
-    examples = {}
-    if own is not None:
-        examples["own"] = (read_examples(own, on_bad_row), [own])
-    else:
-        if recipe.model_type is not None and folder is None:
-            raise InputError(f"the recipe {recipe.name} needs --data DIR with the folders that minisbert/mini.py names")
-        kor_nlu = _download(recipe, download_to) if folder is None else corpora.find_kor_nlu(folder)
-        dev, test = dev or kor_nlu / corpora.STS_DEV.path, test or kor_nlu / corpora.STS_TEST.path
-        for task in recipe.tasks:
-            if recipe.model_type is not None:
-                assert folder is not None
-                examples[task.data] = mini.load_examples(folder, task.data, recipe.seed)
-            elif task.data == "nli":
-                examples["nli"] = corpora.load_nli(kor_nlu, recipe.seed, on_bad_row)
-            elif task.data == "sts":
-                examples["sts"] = corpora.load_sts(kor_nlu, on_bad_row)
-    evaluators = _evaluator(dev, on_bad_row), _evaluator(test, on_bad_row)
-    if bad_rows:
-        warnings.warn(f"{len(bad_rows)} bad rows left out, the first: {bad_rows[0]}", stacklevel=2)
-    return examples, *evaluators
+    examples: ExamplesByTask
+    try:
+        if own is not None:
+            examples = {"own": (read_examples(own, on_bad_row), [own])}
+        else:
+            if folder is not None:
+                kor_nlu = corpora.find_kor_nlu(folder)
+            elif recipe.model_type is None:
+                kor_nlu = _download(recipe, download_to, show_progress_bar)
+            else:
+                raise InputError(
+                    f"the recipe {recipe.name} needs --data DIR with the folders named in minisbert/mini.py"
+                )
+            dev, test = dev or kor_nlu / corpora.STS_DEV.path, test or kor_nlu / corpora.STS_TEST.path
+            examples = {}
+            for task in recipe.tasks:
+                if recipe.model_type is not None and folder is not None:
+                    examples[task.data] = mini.load_examples(folder, task.data, recipe.seed)
+                elif task.data == "nli":
+                    examples["nli"] = corpora.load_nli(kor_nlu, recipe.seed, on_bad_row)
+                elif task.data == "sts":
+                    examples["sts"] = corpora.load_sts(kor_nlu, on_bad_row)
+        return examples, _evaluator(dev, on_bad_row), _evaluator(test, on_bad_row)
+    finally:  # before an error, too: bad rows may be why too few are left
+        if bad_rows:
+            warnings.warn(f"{len(bad_rows)} bad rows left out, the first: {bad_rows[0]}", stacklevel=2)
 
 
-def build_objectives(recipe: Recipe, examples: Examples) -> tuple[list[Objective], list[TrainingSet]]:
+def build_objectives(recipe: Recipe, examples: ExamplesByTask) -> tuple[list[Objective], list[TrainingSet]]:
     """Batches and a loss for every task, and what the model card says about them.
+
+    Args:
+        recipe: names the losses and batch sizes.
+        examples: as from `load_data`.
 
     Raises:
         InputError: the examples of a task do not suit its loss, or do not fill a batch.
@@ -89,7 +100,7 @@ def build_objectives(recipe: Recipe, examples: Examples) -> tuple[list[Objective
         loss: Loss
         batches: Batches
         if task.loss == "cosine":
-            if not rows or any(row.label is None or len(row.texts) != 2 for row in rows):
+            if any(row.label is None or len(row.texts) != 2 for row in rows):
                 raise InputError(
                     f"{paths[0]}: --loss cosine needs pairs with a column score (0 to 5) or label (-1 to 1)"
                 )
@@ -125,15 +136,15 @@ def _evaluator(path: Path | None, on_bad_row: BadRow) -> EmbeddingSimilarityEval
     return EmbeddingSimilarityEvaluator(sentences1, sentences2, scores, path.stem)
 
 
-def _download(recipe: Recipe, folder: Path) -> Path:
-    """Fetch what the recipe needs of kor-nlu-datasets, once."""
+def _download(recipe: Recipe, folder: Path, show_progress_bar: bool) -> Path:
+    """Fetch what the recipe needs of kor-nlu-datasets, once; returns the folder."""
     from huggingface_hub.utils import tqdm  # imported here because it takes long
 
     files = [corpora.STS_TRAIN, corpora.STS_DEV, corpora.STS_TEST]
     if any(task.data == "nli" for task in recipe.tasks):
         files += corpora.NLI_TRAIN
     if os.environ.get("LOCAL_RANK", "0") == "0":
-        with tqdm(unit="B", unit_scale=True, disable=not sys.stderr.isatty(), leave=False) as bar:
+        with tqdm(unit="B", unit_scale=True, disable=not show_progress_bar, leave=False) as bar:
 
             def show(path: str, have: int, length: int) -> None:
                 bar.set_description(path)

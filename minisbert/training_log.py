@@ -57,6 +57,7 @@ class TrainingLog:
             self._folder.mkdir(parents=True, exist_ok=True)
             if sizes is None:
                 shutil.rmtree(self._folder / EVENTS, ignore_errors=True)
+            (self._folder / METRICS).touch()  # says that a run was begun here
             with contextlib.suppress(ImportError):
                 from torch.utils.tensorboard import SummaryWriter
 

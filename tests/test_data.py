@@ -106,6 +106,8 @@ def test_own_triplets_scores_and_korsts(file):
     assert read_examples(file("a.tsv", "score\ta\tb\n5\t가\t나\n")) == [Example(("가", "나"), 1.0)]
     path = file("sts.tsv", STS_HEADER + "news\t\t2024\t1\t2.5\t가\t나\n")
     assert read_examples(path) == sts_examples(path) == [Example(("가", "나"), 0.5)]
+    both = file("a.tsv", "a\tb\tscore\tlabel\n가\t나\t5\t1\n")
+    assert message(read_examples, both) == "2: both a score and a label; leave out one of these columns"
     # Without a score, sentence1 and sentence2 are columns like any others.
     assert read_examples(file("a.tsv", "sentence1\tsentence2\twrong\n가\t나\t다\n")) == [Example(("가", "나", "다"))]
 
@@ -121,8 +123,8 @@ def test_bad_json_lines(file):
     good = '{"a": "가", "b": "나"}\n'
     for row, expected in {
         "가": "not a line of JSON",
-        "[]": "expected an object with the fields of the first line",
-        '{"a": "가"}': "expected an object with the fields of the first line",
+        "[]": "expected a JSON object, found list",
+        '{"a": "가"}': "expected the fields of the first line: a, b",
         '{"a": null, "b": "나"}': "the field 'a' is neither a text nor a number but NoneType",
         '{"a": ["가"], "b": "나"}': "the field 'a' is neither a text nor a number but list",
         '{"a": "\\ud800", "b": "나"}': "the field 'a': character 1 is no Unicode character",

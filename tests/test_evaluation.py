@@ -1,6 +1,7 @@
 """Proves the correlations against values worked out by hand and against what must hold for all, and the command."""
 
 import json
+import unicodedata
 
 import numpy as np
 import pytest
@@ -160,6 +161,21 @@ def test_bad_files_are_named_with_the_line(run, lines, message):
     assert (code, out) == (2, "")
     assert err.startswith("evaluation: ")
     assert message in err
+    assert err.count("\n") == 1
+
+
+def test_an_interruption_is_one_line(run, monkeypatch):
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(evaluation, "read_sts", interrupted)
+    assert run(pairs([1.0, 2.0])) == (130, "", "evaluation: interrupted\n")
+
+
+def test_decomposed_hangul_is_told_in_one_line(run):
+    code, _, err = run(unicodedata.normalize("NFD", pairs([1.0, 2.0, 3.0])))
+    assert code == 0
+    assert err.startswith("evaluation: note: ")
     assert err.count("\n") == 1
 
 

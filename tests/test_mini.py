@@ -150,6 +150,14 @@ def test_the_recipe_ends_in_a_small_folder_and_repeats_itself(data, tmp_path, mo
     assert np.isfinite(SentenceEncoder.from_pretrained(tmp_path / "둘", device="cpu").encode("개가 달린다.")).all()
 
 
+def test_a_length_that_the_model_cannot_have_is_refused(data, tmp_path, monkeypatch, capsys):
+    tasks = (Task("pairs", "mnrl", 4), Task("sts", "cosine", 4))
+    monkeypatch.setitem(RECIPES, "ko-mini", dataclasses.replace(RECIPES["ko-mini"], tasks=tasks))
+    command = ["--recipe", "ko-mini", "--data", data, "-o", tmp_path / "out", "--max-length", 131, "--device", "cpu"]
+    assert train.main(list(map(str, command))) == 2
+    assert "max_seq_length can be at most 130 for this model, found 131" in capsys.readouterr().err
+
+
 def test_a_missing_line_does_not_pair_different_questions(data):
     path = data / "paraKQC" / "paraKQC_v1.txt"
     path.write_text(path.read_text(encoding="utf-8").partition("\n")[2], encoding="utf-8")

@@ -325,7 +325,7 @@ BAD_USAGE = {
     "NaN": ([*ONE, "--lr", "nan"], "--lr must be from 1e-12 to 1, found nan"),
     "no clipping": ([*ONE, "--max-grad-norm", "0"], "--max-grad-norm must be at least 1e-06, found 0"),
     "ratio": ([*ONE, "--warmup-ratio", "1.5"], "--warmup-ratio must be from 0 to 1, found 1.5"),
-    "seed": ([*ONE, "--seed", "-1"], "--seed must be at least 0, found -1"),
+    "seed": ([*ONE, "--seed", "-1"], "--seed must be from 0 to 1e+09, found -1"),
     "dims": ([*ONE, "--matryoshka-dims", "8,,4"], "--matryoshka-dims 8,,4: expected whole numbers with commas"),
     "dim 0": ([*ONE, "--matryoshka-dims", "8,0"], "--matryoshka-dims 8,0: expected whole numbers with commas"),
     "wide dims": ([*OWN, "--loss", "mnrl", "--matryoshka-dims", "25", "--batch-size", "4"], "only 24 columns"),
@@ -339,6 +339,10 @@ BAD_USAGE = {
     "length 2": ([*OWN, "--loss", "mnrl", "--batch-size", "4", "--max-length", "2"], "max_seq_length"),
     "one pair": ([*OWN, "--loss", "mnrl", "--dev", "{place}/one.tsv"], "one.tsv: 1 scored pairs, but at least 2"),
     "batch of one": ([*OWN, "--loss", "mnrl", "--batch-size", "1"], "a row's wrong answers are the other rows"),
+    "a name that is no Unicode": (
+        [*OWN, "--loss", "mnrl", "--dev", "\udcb9.tsv"],
+        "--dev: character 1 is no Unicode character",
+    ),
     "device of a new model": (
         ["--recipe", "ko-mini", "--data", "{place}", "--device", "abacus", "-o", "out"],
         "'abacus'",
@@ -432,6 +436,14 @@ def test_a_resumed_run_must_be_the_same(own, place, tmp_path):
     finally:
         (place / "pairs.tsv").write_text(pairs, encoding="utf-8")
     assert (code, err) == (2, ["train.py: out: the data are not those that this run was begun with; train anew"])
+
+
+def test_bad_rows_are_told_although_none_is_left(own, tmp_path):
+    (tmp_path / "pairs.tsv").write_text("a\tb\tlabel\n밥\t빵\t7\n", encoding="utf-8")
+    code, _, err = own("--train", tmp_path / "pairs.tsv", "--skip-bad")
+    assert code == 2
+    assert "note: 1 bad rows left out, the first: " in err[0]
+    assert err[1].endswith("no examples in it")
 
 
 def test_decomposed_hangul_is_told(own, place, tmp_path):

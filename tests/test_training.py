@@ -286,7 +286,15 @@ def test_steps_and_epochs():
     assert len(steps(epochs=1, max_steps=99)) == 4
 
 
-@pytest.mark.parametrize("options", [{"epochs": 0}, {"epochs": 1, "objectives": []}, {"epochs": 1, "examples": []}])
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"epochs": 0},
+        {"epochs": 1, "objectives": []},
+        {"epochs": 1, "examples": []},
+        {"epochs": 1, "examples": [], "steps_per_epoch": 1},
+    ],
+)
 def test_nothing_to_train_on(options):
     objectives = options.get("objectives", [cosine(4, options.get("examples", PAIRS))])
     with pytest.raises(InputError, match="nothing to train on"):
