@@ -61,9 +61,9 @@ class BertEmbeddings(nn.Module):
         self.dropout = nn.Dropout(config.hidden_dropout_prob)
 
     def forward(self, input_ids: Tensor, token_type_ids: Tensor | None) -> Tensor:
-        """Map (B, T) int64 ids, and segments 0 or 1 (None = all 0), to (B, T, D)."""
+        """Map (B, T) int64 ids, and segments (None = all 0), to (B, T, D)."""
         positions = torch.arange(input_ids.shape[1], device=input_ids.device)  # (T,)
-        # Row 0 alone is enough where every token is of segment 0: it is added to all by broadcasting.
+        # Row 0 alone, (D,), is enough where every token is of segment 0: it is added to all by broadcasting.
         segments = self.token_type.weight[0] if token_type_ids is None else self.token_type(token_type_ids)
         x = self.token(input_ids) + segments + self.position(positions)  # (B, T, D)
         return self.dropout(self.norm(x))

@@ -1,9 +1,9 @@
-"""Tensors from a checkpoint into a model and back, all or nothing.
+"""Tensors from a checkpoint into a model and back: all of them or an error.
 
 A folder holds its weights as model.safetensors, as several safetensors files with an index, or as pytorch_model.bin (a
 pickle, read with the restricted unpickler of torch and nothing less safe). Whatever the form, first the names, shapes
 and dtypes are compared with what the model needs, and every difference is reported in one error; only then is
-anything read.
+anything copied into the model.
 Formats: https://github.com/huggingface/safetensors (8 bytes of length, a JSON header, the data); `torch.save`.
 """
 

@@ -13,7 +13,7 @@ A score is the sum of up to three products (equation 4 of the paper), over dista
                   / sqrt(K * number of terms)
 
 The paper writes bucket(k - q) in the last line; its authors' code, and with it every checkpoint, has bucket(q - k), so one list
-of rows serves both terms. A text of T tokens has only 2T - 1 distances, so only those rows are
+of rows serves both terms. A text of T tokens has only 2T - 1 distances, so no more rows than those (and one to fill up) are
 multiplied, ordered by distance. What is then left is to move row r of each query to the key it belongs to, which needs no
 gather: `relative_shift` finds the answer lying in memory already (Dai et al. 2019, "Transformer-XL", appendix B).
 """
@@ -73,7 +73,7 @@ class DebertaV2Config:
         if config.relative_attention and not config.pos_att_type:
             raise ModelError("config.json: relative_attention is true, but pos_att_type names neither c2p nor p2c")
         if config.position_buckets > 0 and not 4 <= config.position_buckets < 2 * (config.distances - 1):
-            raise ModelError("config.json: position_buckets must be -1, or 4 to twice the largest relative position")
+            raise ModelError(f"config.json: position_buckets must be -1, or from 4 to {2 * config.distances - 3}")
         return config
 
     @property
@@ -185,7 +185,7 @@ class DisentangledAttention(nn.Module):
                 bias = bias.masked_fill(~attention_mask, float("-inf"))
         # A mask of numbers is added to the scaled scores of the contents.
         dropout = self.attention_dropout if self.training else 0.0
-        mixed = F.scaled_dot_product_attention(query, key, value, attn_mask=bias, dropout_p=dropout, scale=self.scale)
+        mixed = F.scaled_dot_product_attention(query, key, value, bias, dropout, scale=self.scale)  # (B, H, T, K)
         return self.output(mixed.transpose(1, 2).reshape(B, T, D))  # (B, T, D)
 
     def position_scores(self, query: Tensor, key: Tensor, relative: Tensor) -> Tensor:
@@ -288,7 +288,7 @@ class DebertaV2(nn.Module):
 
 
 # Modules in a checkpoint -> modules above; {i} is the layer. Their tensors, weight and bias, have the same names in both. A
-# masked-language model puts PREFIX before them. Rows for parts that the configuration leaves out are not used.
+# masked-language model puts PREFIX before them. Entries for parts that the configuration leaves out are not used.
 PREFIX = "deberta."
 MODULES = {
     "embeddings.word_embeddings": "embeddings.token",
@@ -308,7 +308,7 @@ MODULES = {
     "encoder.layer.{i}.output.dense": "layers.{i}.feed_forward.contract",
     "encoder.layer.{i}.output.LayerNorm": "layers.{i}.feed_forward_norm",
 }
-CARRIED = ()
+CARRIED = ()  # it has no pooler
 # Known and left behind, with the reason; a final * stands for every name that starts so.
 UNUSED = {
     "embeddings.position_ids": "0 to P - 1, stored by old versions of transformers",

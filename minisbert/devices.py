@@ -31,7 +31,7 @@ def batch_budget(device: torch.device, dtype: torch.dtype) -> tuple[int, int]:
     """
     if device.type != "cpu":
         return 16384, 1024
-    return (1024, 64) if dtype == torch.float32 else (2048, 64)
+    return (2048, 64) if dtype in (torch.bfloat16, torch.float16) else (1024, 64)
 
 
 def is_out_of_memory(error: Exception) -> bool:

@@ -137,6 +137,9 @@ def write_folder(folder: Path, contents: ModelFolder, width: int, write_weights:
         contents: what the small files shall say; `max_seq_length` must be given.
         width: D, for the pooling file.
         write_weights: called with the temporary folder, writes the weights there.
+
+    Raises:
+        OSError: the folder cannot be written to.
     """
     folder.parent.mkdir(parents=True, exist_ok=True)
     temporary = folder.parent / f".{folder.name}.part"
@@ -164,7 +167,8 @@ def _write_small_files(folder: Path, contents: ModelFolder, width: int) -> None:
     write_json(folder / MODULES, modules)
     for path in filter(None, paths.values()):
         (folder / path).mkdir()
-    flags = {flag: mode == contents.pooling_mode for flag, mode in list(LEGACY_POOLING_FLAGS.items())[:4]}
+    known_to_2_1 = list(LEGACY_POOLING_FLAGS.items())[:4]
+    flags = {flag: mode == contents.pooling_mode for flag, mode in known_to_2_1}
     write_json(folder / "1_Pooling" / CONFIG, {"word_embedding_dimension": width, **flags})
     write_json(
         folder / SENTENCE_CONFIGS[0],
@@ -244,7 +248,7 @@ def _read_pooling_mode(path: Path) -> str:
         raise ModelError(f"{path}: include_prompt false (prompts left out of the pooling) is not supported")
     mode = settings.get("pooling_mode")
     if mode is None:
-        # Where no flag is given, it is mean pooling.
+        # An absent flag for the mean counts as set, as in sentence-transformers.
         modes = [mode for flag, mode in LEGACY_POOLING_FLAGS.items() if settings.get(flag, mode == "mean") is True]
         mode = modes[0] if len(modes) == 1 else modes
     if mode not in POOLING_MODES:

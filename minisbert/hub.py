@@ -1,4 +1,4 @@
-"""From "owner/name" or "owner/name@revision" to a local folder: the only file that touches the network.
+"""From "owner/name" or "owner/name@revision" to a local folder: where models come from the network.
 
 The Hugging Face client does the transfers and keeps the cache (hub_cache.py). Added here: the choice of files (one form
 of the weights, no code); bounds in time, because the client alone can wait for hours; repetition of what it does not

@@ -12,7 +12,7 @@ POOLING_MODES = ("mean", "cls", "max")
 
 
 class Pooling(nn.Module):
-    """Masked pooling over the tokens of each text, without parameters."""
+    """Masked pooling over the tokens of each text, without parameters; ValueError for an unknown mode."""
 
     def __init__(self, mode: str = "mean") -> None:
         super().__init__()
@@ -25,7 +25,7 @@ class Pooling(nn.Module):
 
         Args:
             token_embeddings: (B, T, D) floating point.
-            attention_mask: (B, T) bool, True = real token; None = all are.
+            attention_mask: (B, T) bool, True = real token, of which each text has at least one; None = all are.
 
         Returns:
             (B, D), float32 for float16 and bfloat16 input (sums of many small numbers need the digits), else the

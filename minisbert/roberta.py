@@ -88,7 +88,7 @@ class RobertaEmbeddings(nn.Module):
     def forward(self, input_ids: Tensor, token_type_ids: Tensor | None) -> Tensor:
         """Map (B, T) int64 ids, and segments (None = all 0), to (B, T, D)."""
         positions = padding_aware_positions(input_ids, self.pad_token_id)  # (B, T)
-        # Row 0 alone is enough where every token is of segment 0: it is added to all by broadcasting.
+        # Row 0 alone, (D,), is enough where every token is of segment 0: it is added to all by broadcasting.
         segments = self.token_type.weight[0] if token_type_ids is None else self.token_type(token_type_ids)
         x = self.token(input_ids) + segments + self.position(positions)  # (B, T, D)
         return self.dropout(self.norm(x))
