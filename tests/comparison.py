@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 from safetensors.torch import save_file
-from torch import Tensor
+from torch import Tensor, nn
 
 from minisbert.checkpoint import load_checkpoint
 from minisbert.families import FAMILIES
@@ -55,6 +55,7 @@ CASES: dict[str, dict[str, Any]] = {
     "deberta-short-buckets": _deberta(position_buckets=8, max_relative_positions=12),
     "deberta-biased-input": _deberta(position_biased_input=True, type_vocab_size=2),
     "deberta-content-only": _deberta(relative_attention=False, pos_att_type=[], position_biased_input=True),
+    "deberta-idle-terms": _deberta(relative_attention=False, position_biased_input=True),  # they count in the scale
     "deberta-odd-buckets": _deberta(position_buckets=9),
 }
 GOLDEN_CASES = (
@@ -131,3 +132,23 @@ def compare(
         with torch.inference_mode():  # as `encode` computes; activations may then overwrite their argument
             without_gradients = encoder(**batch, token_type_ids=token_type_ids)
         check(f"{mode} without gradients", without_gradients[real], recording["token_embeddings"][real.cpu()])
+
+
+def record_dropouts(monkeypatch: Any) -> list[tuple[tuple[int, ...], float]]:
+    """Note the shape and probability of every dropout that is applied, also of that inside fused attention."""
+    calls = []
+    dropout, attention = nn.functional.dropout, nn.functional.scaled_dot_product_attention
+
+    def noted_dropout(x, p=0.5, training=True, inplace=False):
+        if training and p > 0:
+            calls.append((tuple(x.shape), p))
+        return dropout(x, p, training, inplace)
+
+    def noted_attention(query, key, value, attn_mask=None, dropout_p=0.0, *rest, **options):
+        if dropout_p > 0:
+            calls.append(((*query.shape[:3], key.shape[2]), dropout_p))
+        return attention(query, key, value, attn_mask, dropout_p, *rest, **options)
+
+    monkeypatch.setattr(nn.functional, "dropout", noted_dropout)
+    monkeypatch.setattr(nn.functional, "scaled_dot_product_attention", noted_attention)
+    return calls

@@ -67,6 +67,8 @@ def test_what_the_budget_divides_is_more_than_one_batch():
 def test_equal_lengths_keep_their_order(batch_cost):
     plan = plan_batches([7] * 10, 35, batch_cost)
     assert [rows.tolist() for rows in plan] == [[5, 6, 7, 8, 9], [0, 1, 2, 3, 4]]
+    many = plan_batches([7, 3] * 1000, 7000, batch_cost)  # so many that a sort has to care about the order of equals
+    assert np.concatenate(many[::-1]).tolist() == [*range(1, 2000, 2), *range(0, 2000, 2)]
 
 
 def test_without_a_cost_nothing_is_padded():

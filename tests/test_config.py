@@ -82,6 +82,16 @@ def test_what_old_files_leave_out(model_type, epsilon, padding):
         assert (config.layer_norm_eps, config.pad_token_id) == (epsilon, padding)
 
 
+def test_what_a_deberta_leaves_out():
+    """The values are those of the configuration class of transformers 5.23.0."""
+    names = "relative_attention max_relative_positions position_buckets pos_att_type share_att_key norm_rel_ebd"
+    own = {*names.split(), "position_biased_input"}
+    config = READERS["deberta-v2"].from_fields({k: v for k, v in CONFIGS["deberta-v2"].items() if k not in own})
+    assert (config.relative_attention, config.share_att_key, config.norm_rel_ebd) == (False, False, "none")
+    assert (config.max_relative_positions, config.position_buckets, config.pos_att_type) == (-1, -1, frozenset())
+    assert config.position_biased_input is True
+
+
 @pytest.mark.parametrize(
     ("model_type", "fields", "named"),
     [

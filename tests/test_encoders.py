@@ -5,6 +5,7 @@ row that leaks into another one by the last digit leaks.
 """
 
 import json
+import zlib
 from pathlib import Path
 
 import pytest
@@ -12,10 +13,9 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file
 
-from minisbert import layers
 from minisbert.errors import ModelError
 from minisbert.families import FAMILIES
-from tests.comparison import CASES, GOLDEN_CASES, compare, ragged_batch
+from tests.comparison import GOLDEN_CASES, compare, ragged_batch
 from tests.tiny import CONFIGS, tiny_model
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -83,7 +83,9 @@ def test_a_mask_of_real_tokens_alone_is_no_mask(model_type):
 
 @pytest.mark.parametrize("model_type", CONFIGS)
 def test_a_text_of_one_token(model_type):
-    assert torch.isfinite(encode(model_type, torch.tensor([[5]]), None)).all()
+    padding = CONFIGS[model_type]["pad_token_id"]
+    padded = encode(model_type, torch.tensor([[5, padding, padding]]), torch.tensor([[True, False, False]]))
+    torch.testing.assert_close(encode(model_type, torch.tensor([[5]]), None), padded[:, :1], atol=1e-6, rtol=0)
 
 
 # Another value for every field that an encoder computes with.
@@ -108,23 +110,32 @@ OTHER_VALUES = {
     "hidden_dropout_prob": 0.5,
     "attention_probs_dropout_prob": 0.5,
 }
-# pad_token_id is where positions start in RoBERTa; elsewhere it only names an embedding without gradient.
-WITHOUT_EFFECT = {("bert", "pad_token_id"), ("deberta-v2", "pad_token_id")}
+# pad_token_id is where positions start in RoBERTa; elsewhere it only names an embedding without gradient. And no text here
+# has the segments that there may be besides.
+WITHOUT_EFFECT = {
+    ("bert", "pad_token_id"),
+    ("deberta-v2", "pad_token_id"),
+    ("bert", "type_vocab_size"),
+    ("roberta", "type_vocab_size"),
+}
 
 
 def outcome(model_type, fields):
     """What a case comes to: the output in training mode, or None if the batch does not fit the model any more."""
     family = FAMILIES[model_type]
     encoder = family.encoder(family.read_config(fields)).double().train()
-    generator = torch.Generator().manual_seed(0)
-    for parameter in encoder.parameters():
-        parameter.data.normal_(std=0.2, generator=generator)
+    for (
+        name,
+        parameter,
+    ) in encoder.named_parameters():  # by name and place, so that what a field adds changes nothing else
+        numbers = torch.arange(parameter.numel()).double() * 7 + zlib.crc32(name.encode())
+        parameter.data = 0.3 * numbers.sin().view_as(parameter)
     batch = ragged_batch(CONFIGS[model_type])
     torch.manual_seed(0)
     try:
-        return encoder(batch["input_ids"] % 41, batch["attention_mask"])
+        return encoder(batch["input_ids"], batch["attention_mask"])
     except IndexError:
-        return None  # more tokens than positions
+        return None
 
 
 @pytest.mark.parametrize(
@@ -135,18 +146,10 @@ def test_every_field_counts(model_type, name):
     assert name in OTHER_VALUES, "a new field needs a value here"
     fields = {**CONFIGS[model_type], "hidden_dropout_prob": 0.1, "attention_probs_dropout_prob": 0.1}
     expected = outcome(model_type, fields)
-    try:
-        found = outcome(model_type, {**fields, name: OTHER_VALUES[name]})
-    except ModelError:
-        return
+    found = outcome(model_type, {**fields, name: OTHER_VALUES[name]})
+    assert found is not None or name in ("vocab_size", "max_position_embeddings", "pad_token_id"), "what may run out"
     same = found is not None and found.shape == expected.shape and torch.equal(found, expected)
     assert same == ((model_type, name) in WITHOUT_EFFECT)
-
-
-@pytest.mark.parametrize("case", CASES)
-def test_cases_are_accepted(case):
-    family = FAMILIES[CASES[case]["model_type"]]
-    assert family.read_config(CASES[case]).hidden_size == CASES[case]["hidden_size"]
 
 
 @pytest.mark.parametrize(
@@ -165,14 +168,3 @@ def test_cases_are_accepted(case):
 def test_what_is_not_supported_is_refused_by_name(model_type, name, value):
     with pytest.raises(ModelError, match=name):
         FAMILIES[model_type].read_config({**CONFIGS[model_type], name: value})
-
-
-@pytest.mark.parametrize("emulated", [False, True])
-def test_linear_in_bfloat16(emulated, monkeypatch):
-    monkeypatch.setattr(layers, "EMULATES_BFLOAT16", emulated)
-    torch.manual_seed(0)
-    linear, x = layers.Linear(64, 32).bfloat16(), torch.randn(5, 64).bfloat16()
-    found = linear(x)
-    assert found.dtype == torch.bfloat16
-    exact = torch.nn.functional.linear(x.double(), linear.weight.double(), linear.bias.double())
-    torch.testing.assert_close(found.double(), exact, atol=0.01, rtol=0.01)

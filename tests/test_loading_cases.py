@@ -164,8 +164,24 @@ def test_L6_missing_and_unexpected_tensors(folder, capsys):
     assert QUERY in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("name", ["cls.predictions.bias", "embeddings.position_ids", "cls.seq_relationship.weight"])
-def test_L6_tensors_that_are_known_and_not_needed(folder, name):
+@pytest.mark.parametrize(
+    ("model_type", "name"),
+    [
+        ("bert", "cls.predictions.bias"),
+        ("bert", "cls.seq_relationship.weight"),
+        ("bert", "embeddings.position_ids"),
+        ("roberta", "lm_head.dense.weight"),
+        ("roberta", "embeddings.position_ids"),
+        ("deberta-v2", "cls.predictions.bias"),
+        ("deberta-v2", "lm_predictions.lm_head.bias"),
+        ("deberta-v2", "mask_predictions.dense.weight"),
+        ("deberta-v2", "pooler.dense.weight"),
+        ("deberta-v2", "embeddings.position_ids"),
+        ("deberta-v2", "embeddings.position_embeddings.weight"),
+    ],
+)
+def test_L6_tensors_that_are_known_and_not_needed(tmp_path, model_type, name):
+    folder = tiny_folder(tmp_path / "model", model_type)
     expected = load(folder).encode(SENTENCES)
     change_tensors(folder, lambda tensors: tensors.update({name: torch.arange(40)}))
     np.testing.assert_array_equal(load(folder).encode(SENTENCES), expected)

@@ -5,13 +5,12 @@ float64, weights of standard deviation 0.2, a ragged batch, evaluation and train
 
 import pytest
 import torch
-from torch import nn
 
 pytest.importorskip("transformers")
 pytest.importorskip("sentence_transformers")
 
 from minisbert.families import FAMILIES
-from tests.comparison import CASES, compare, ragged_batch
+from tests.comparison import CASES, compare, ragged_batch, record_dropouts
 from tests.parity.reference import record, reference_model
 from tests.tiny import CONFIGS
 
@@ -32,26 +31,6 @@ def test_outputs_and_gradients_on_cuda(case, dtype, tmp_path):
     if not torch.cuda.is_available():
         pytest.skip("there is no CUDA device")
     compare(CASES[case], record(CASES[case]), tmp_path, device="cuda", dtype=dtype)
-
-
-def record_dropouts(monkeypatch):
-    """Note the shape and probability of every dropout that is applied, also of that inside fused attention."""
-    calls = []
-    dropout, attention = nn.functional.dropout, nn.functional.scaled_dot_product_attention
-
-    def noted_dropout(x, p=0.5, training=True, inplace=False):
-        if training and p > 0:
-            calls.append((tuple(x.shape), p))
-        return dropout(x, p, training, inplace)
-
-    def noted_attention(query, key, value, attn_mask=None, dropout_p=0.0, *rest, **options):
-        if dropout_p > 0:
-            calls.append(((*query.shape[:3], key.shape[2]), dropout_p))
-        return attention(query, key, value, attn_mask, dropout_p, *rest, **options)
-
-    monkeypatch.setattr(nn.functional, "dropout", noted_dropout)
-    monkeypatch.setattr(nn.functional, "scaled_dot_product_attention", noted_attention)
-    return calls
 
 
 @pytest.mark.parametrize("model_type", CONFIGS)
