@@ -9,9 +9,9 @@ from minisbert.errors import InputError
 
 
 def open_closed_streams() -> None:
-    """Let go nowhere what is written to an output that the shell has closed (`2>&-`), for which Python has None."""
-    sys.stdout = sys.stdout or open(os.devnull, "w")
-    sys.stderr = sys.stderr or open(os.devnull, "w")
+    """Send to the null device what is written to an output that the shell has closed (`2>&-`), for which Python has None."""
+    sys.stdout = sys.stdout or open(os.devnull, "w", encoding="utf-8", errors="replace")
+    sys.stderr = sys.stderr or open(os.devnull, "w", encoding="utf-8", errors="replace")
 
 
 class OneLineParser(argparse.ArgumentParser):

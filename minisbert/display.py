@@ -69,16 +69,17 @@ def similarity_grid(similarities: npt.NDArray[np.floating], texts: Sequence[str]
         colour: whether to colour with terminal escapes.
     """
     longest = max(columns(text[:width]) for text in texts)
-    label = max(10, min(longest, width - 6 * len(texts) - 6))
-    lines = [" " * (label + 6) + "".join(f"{number:6}" for number in range(1, len(texts) + 1))]
+    cell = max(len(f"{value: .2f}") for value in similarities.flat) + 1  # distances may have many digits
+    label = max(10, min(longest, width - cell * len(texts) - 6))
+    lines = [" " * (label + 6) + "".join(f"{number:{cell}}" for number in range(1, len(texts) + 1))]
     for number, (text, row) in enumerate(zip(texts, similarities, strict=True), start=1):
-        cells = "".join(_cell(float(value), colour) for value in row)
+        cells = "".join(_cell(float(value), cell, colour) for value in row)
         lines.append(f"{number:4}  {clip(text, label)}{cells}")
     return "\n".join(lines)
 
 
-def _cell(value: float, colour: bool) -> str:
-    text = f"{value:6.2f}"
+def _cell(value: float, width: int, colour: bool) -> str:
+    text = f"{value:{width}.2f}"
     if not colour:
         return text
     shade = COLOURS[round(10 * min(1.0, max(0.0, value)))]

@@ -1,7 +1,8 @@
 """The errors minisbert raises on purpose, each with the exit code its scripts end with.
 
 Every message is one line that says what is wrong, where, and what to do. An `OSError` from the file system is left
-as it is; the scripts report it and end with `FILE_SYSTEM_EXIT_CODE`.
+as it is, but for files of a model that cannot be read (`ModelError`); the scripts report it and end with
+`FILE_SYSTEM_EXIT_CODE`.
 """
 
 FILE_SYSTEM_EXIT_CODE = 5
@@ -13,7 +14,7 @@ class MinisbertError(Exception):
 
     Args:
         message: one line.
-        row: which of the texts it is about, counted from 0; the message is then told as of this row.
+        row: which of the texts it is about, counted from 0; the message then begins with it.
     """
 
     exit_code = 1

@@ -6,6 +6,7 @@ half-written is ever seen under the final name and what stood there before survi
 
 import contextlib
 import json
+import math
 import os
 import re
 from collections import Counter
@@ -21,7 +22,7 @@ PLAIN_NAME = re.compile(r"\w[\w.-]{0,99}", re.ASCII)
 
 
 def parse_json(data: bytes, where: str) -> Any:
-    """Parse JSON strictly: UTF-8, no duplicate keys, no NaN, no numbers of thousands of digits, no half characters.
+    """Parse JSON strictly: UTF-8, no duplicate keys, no NaN, no numbers out of range, no half characters.
 
     Args:
         data: the file's bytes.
@@ -41,8 +42,13 @@ def parse_json(data: bytes, where: str) -> Any:
     def reject(constant: str) -> None:
         raise ValueError(f"{constant} is not JSON")
 
+    def finite(number: str) -> float:
+        if math.isinf(float(number)):
+            raise ValueError(f"{number:.40} is too large")
+        return float(number)
+
     try:
-        value = json.loads(data.decode("utf-8"), object_pairs_hook=unique, parse_constant=reject)
+        value = json.loads(data.decode("utf-8"), object_pairs_hook=unique, parse_constant=reject, parse_float=finite)
         if b"\\ud" in data.lower():  # perhaps half of a surrogate pair, which cannot be encoded again
             json.dumps(value, ensure_ascii=False).encode("utf-8")
         return value
@@ -106,14 +112,18 @@ def one_line(error: object) -> str:
 
 
 def write_json(path: Path, value: object) -> None:
-    """Write `value` as readable JSON, Hangul as Hangul, all or nothing."""
+    """Write `value` as readable JSON, Hangul as Hangul, all or nothing; OSError if it cannot be written."""
     with replacing(path) as file:
         file.write((json.dumps(value, ensure_ascii=False, indent=2) + "\n").encode("utf-8"))
 
 
 @contextlib.contextmanager
 def replacing(path: Path) -> Iterator[BinaryIO]:
-    """Open a new file for writing that takes the place of `path` when the block ends without an error."""
+    """Open a new file for writing that takes the place of `path` when the block ends without an error.
+
+    Raises:
+        OSError: it cannot be written.
+    """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         with temporary.open("wb") as file:

@@ -9,6 +9,7 @@ token. The client is imported when it is needed: a local folder is loaded withou
 import concurrent.futures
 import contextlib
 import errno
+import functools
 import logging
 import re
 import threading
@@ -38,6 +39,8 @@ LOCAL_FAULTS = (
     *(errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG),
 )
 TRY_LATER = (408, 425, 429, 500, 502, 503, 504)  # the statuses that another attempt may mend
+
+NO_HUB = "what answers is not a Hugging Face Hub; check the network and HF_ENDPOINT"
 
 HUB_NAME = re.compile(r"(\w[\w.-]*/\w[\w.-]*)(?:@([\w./-]+))?")
 TOKEN = re.compile(r"[!-~]+")  # what an HTTP header can carry; the client's own complaint would quote the token
@@ -89,7 +92,7 @@ def download(
         raise InputError(f"{name}: two revisions, {match[2]} and {revision}; give one")
     revision = revision or match[2] or "main"
     where = f"{name}@{revision}"
-    if not _stays_inside(revision):
+    if not (_stays_inside(revision) and revision.isprintable()):
         raise HubError(f"{where}: not a valid revision; give a branch, a tag or a commit")
     if isinstance(token, str) and not TOKEN.fullmatch(token):
         raise HubError(f"{where}: the token is empty or has characters that no token has; copy it again")
@@ -132,7 +135,7 @@ def _download(name: str, revision: str, cache: Path, token: str | bool | None, d
         outside = [file for file in files if not _stays_inside(file)]
         seconds = {file: ANSWER_TIME + (entry.size or 0) / SLOWEST for file, entry in files.items()}
     except (ValueError, TypeError, LookupError, AttributeError, ArithmeticError):  # not JSON, or JSON of another form
-        raise HubError(f"{where}: what answers is not a Hugging Face Hub; check the network and HF_ENDPOINT") from None
+        raise HubError(f"{where}: {NO_HUB}") from None
     if outside:
         raise HubError(f"{where}: the repository lists {outside[0]!r:.80}, which is not inside it; do not use it")
     if not COMMIT.fullmatch(commit):
@@ -143,11 +146,17 @@ def _download(name: str, revision: str, cache: Path, token: str | bool | None, d
     def fetch(file: str) -> Path:
         path, expected = snapshot.folder / file, _listed_hash(files[file])
         # Twice, because what is wrong may have been lying in the cache.
-        for _ in range(2):
+        for again in (False, True):
             if not path.is_file():
                 until = min(deadline, time.monotonic() + seconds[file])
+                request = functools.partial(
+                    hf_hub_download, name, file, revision=commit, token=token, force_download=again
+                )
                 with _no_partial_file(cache, expected):
-                    _ask(lambda: hf_hub_download(name, file, revision=commit, token=token), f"{where}: {file}", until)
+                    _ask(request, f"{where}: {file}", until)
+                if snapshot.leads_out(file):
+                    snapshot.remove(file)
+                    raise HubError(f"{where}: {file}: the server's ETag leads out of the cache; do not use this server")
             if not path.is_file():
                 raise HubError(f"{where}: {file}: the server delivers another commit than it was asked for")
             if snapshot.is_intact(file, expected):
@@ -202,7 +211,9 @@ def _ask(request: Callable[[], Result], where: str, until: float, attempts: int 
     for attempt in range(1, attempts + 1):
         try:
             return _in_time(request, where, until)
-        except (errors.HTTPError, errors.HFValidationError, UnicodeEncodeError, OSError) as error:
+        except HubError:  # out of time
+            raise
+        except Exception as error:  # of the client, of what it transfers with, of Python: all kinds
             if isinstance(error, OSError) and error.errno in LOCAL_FAULTS:
                 raise
             refusal = _refusal(error)
@@ -239,6 +250,8 @@ def _refusal(error: Exception) -> str | None:
         return "the token has characters that no token has; copy it again"
     if isinstance(error.__cause__, errors.FileMetadataError):
         return "the server gives no commit or no hash (X-Repo-Commit, ETag); check HF_ENDPOINT"
+    if isinstance(error, RecursionError) or not isinstance(error, errors.HTTPError | OSError | RuntimeError):
+        return NO_HUB
     status = _status(error)
     if status in (401, 403):
         return "the token was refused; log in again or pass another"

@@ -37,6 +37,7 @@ class Snapshot:
     """The files of one commit in the cache, and what is known about them."""
 
     def __init__(self, cache: Path, commit: str | None) -> None:
+        self.cache = cache
         self.folder = cache / "snapshots" / (commit or "none")
         self.record_path = cache / ".minisbert" / f"{commit}.json"
         self.recorded: dict[str, Any] = {}  # file -> [hash, size, time of change]; empty for what others downloaded
@@ -62,7 +63,8 @@ class Snapshot:
         missing = self.first_missing_file()
         if missing is not None:
             return f"incomplete in the local cache ({missing} is missing)"
-        present = [path.relative_to(self.folder).as_posix() for path in sorted(self.folder.rglob("*"))]
+        files = filter(Path.is_file, sorted(self.folder.rglob("*")))
+        present = [path.relative_to(self.folder).as_posix() for path in files]
         for file in files_to_read(present, lambda file: self.folder / file):
             if not self.is_intact(file):
                 return f"damaged in the local cache ({file} has changed)"
@@ -93,7 +95,7 @@ class Snapshot:
         return next((file for file in needed if not there(file)), None)
 
     def is_intact(self, file: str, expected: str | None = None) -> bool:
-        """Whether the contents of a file are still, or are at last, those of its hash.
+        """Whether the contents of a file match its hash.
 
         Args:
             file: name inside the snapshot.
@@ -106,7 +108,7 @@ class Snapshot:
             case [str(recorded), *_] if expected is None:
                 expected = recorded
         if expected is None and path.is_symlink():
-            expected = Path(os.readlink(path)).name  # the first link only: a blob may be a link itself
+            expected = _blob(path).name
         status = path.stat()
         stamp = [expected, status.st_size, status.st_mtime_ns]
         if not (known == stamp and status.st_size >= LARGE) and not _has_hash(path, expected):
@@ -118,11 +120,16 @@ class Snapshot:
         """Take a file with wrong contents out of the cache, so that nobody uses it."""
         path = self.folder / file
         try:
-            if path.is_symlink():
-                (path.parent / os.readlink(path)).unlink(missing_ok=True)
+            if path.is_symlink() and not self.leads_out(file):
+                _blob(path).unlink(missing_ok=True)
             path.unlink(missing_ok=True)
         except OSError as error:
             raise HubError(f"{path}: damaged, and cannot be replaced ({error.strerror}); delete it") from None
+
+    def leads_out(self, file: str) -> bool:
+        """Whether a file is a link to somewhere else than to a blob of this cache: the server names the blobs."""
+        path = self.folder / file
+        return path.is_symlink() and _blob(path).parent != Path(os.path.normpath(self.cache / "blobs"))
 
     def save_record(self) -> None:
         """Remember what was compared, for the next time."""
@@ -130,6 +137,11 @@ class Snapshot:
             with contextlib.suppress(OSError):  # a read-only cache: the next time will take as long
                 self.record_path.parent.mkdir(exist_ok=True)
                 write_json(self.record_path, self.checked)
+
+
+def _blob(link: Path) -> Path:
+    """What a link in a snapshot stands for; the first link only: a blob may be a link itself."""
+    return Path(os.path.normpath(link.parent / os.readlink(link)))
 
 
 def files_to_read(available: Iterable[str], open_file: Callable[[str], Path]) -> list[str]:

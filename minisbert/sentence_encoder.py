@@ -287,7 +287,7 @@ class SentenceEncoder(nn.Module):
             b: (M, D), or (D,).
 
         Returns:
-            (N, M) float32 on the CPU; larger is more similar: distances are negated.
+            (N, M) on the CPU, float64 if `a` is, else float32; larger is more similar: distances are negated.
         """
         return similarity(a, b, self.folder.similarity_fn_name)
 

@@ -22,6 +22,9 @@ def similarity(a: npt.ArrayLike | Tensor, b: npt.ArrayLike | Tensor, function: s
     Returns:
         (N, M) on the CPU, float64 if `a` is, else float32: cosines from -1 to 1, dot products, or negated distances.
 
+    Raises:
+        ValueError: there is no function of this name.
+
     >>> similarity([[1.0, 0.0], [0.0, 2.0]], [[3.0, 4.0]], "dot").tolist()
     [[3.0], [8.0]]
     """

@@ -15,7 +15,7 @@ from minisbert.errors import ModelError
 
 # A pattern in a tokenizer.json may be one character or class, perhaps repeated: the published tokenizers need no more
 # (spaces that are made one), and nothing in it can backtrack.
-HARMLESS_PATTERN = re.compile(r"(?:[^\\^$.|?*+()\[\]{}]|\\[nrstdw]|\[[^\[\]]+\])(?:\+|\{\d{1,3},\})?")
+HARMLESS_PATTERN = re.compile(r"(?:[^\\^$.|?*+()\[\]{}]|\\[nrstdw]|\[[^\[\]]+\])(?:\+|\{[1-9]\d{0,2},\})?")
 
 
 def check_steps(steps: list[Any]) -> None:
@@ -27,13 +27,15 @@ def check_steps(steps: list[Any]) -> None:
     Raises:
         ModelError: one of them, or a part of it, is of that kind.
     """
-    while steps:
-        step = steps.pop()
+    todo = list(steps)
+    around_texts = 0
+    while todo:
+        step = todo.pop()
         if isinstance(step, list):
-            steps += step
+            todo += step
         if not isinstance(step, dict):
             continue
-        steps += step.values()
+        todo += step.values()
         pattern, charsmap = step.get("Regex"), step.get("precompiled_charsmap")
         if isinstance(pattern, str) and not HARMLESS_PATTERN.fullmatch(pattern):
             raise ModelError(f"tokenizer.json: the pattern {pattern!r:.80} is not supported: it could run forever")
@@ -43,6 +45,9 @@ def check_steps(steps: list[Any]) -> None:
             raise ModelError("tokenizer.json: the pre-tokenizer FixedLength is not supported")
         if step.get("type") == "TemplateProcessing" and not _is_complete(step):
             raise ModelError("tokenizer.json: its TemplateProcessing is damaged")
+        around_texts += step.get("type") in ("TemplateProcessing", "BertProcessing", "RobertaProcessing")
+    if around_texts > 1:
+        raise ModelError("tokenizer.json: puts special tokens around a text more than once, which is not supported")
 
 
 def _is_complete(template: Mapping[str, Any]) -> bool:
@@ -51,7 +56,7 @@ def _is_complete(template: Mapping[str, Any]) -> bool:
         pieces = [*template["single"], *template["pair"]]
         names = [piece["SpecialToken"]["id"] for piece in pieces if "SpecialToken" in piece]
         known = all(name in template["special_tokens"] for name in names)
-        return known and sum("Sequence" in piece for piece in template["single"]) == 1
+        return known and [piece["Sequence"]["id"] for piece in template["single"] if "Sequence" in piece] == ["A"]
     except (KeyError, TypeError):
         return False
 

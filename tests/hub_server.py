@@ -29,6 +29,7 @@ class Repository:
     listed: list[str] = field(default_factory=list)  # names in the list of files that are not in `files`
     list_body: bytes | None = None  # instead of the list of files
     without: tuple[str, ...] = ()  # headers that are left out
+    headers: dict[str, str] = field(default_factory=dict)  # with files, in place of what they should be
     ignore_range: bool = False
     # Kind of request ("list", "HEAD", "GET") -> what to do instead, first entry first; one that "for ever" follows stays.
     # 503: that status. "close", "reset": stop after 40 % of the file. "wrong": right size, wrong bytes.
@@ -181,7 +182,7 @@ class HubServer:
 
             def start(self, status: int, headers: dict[str, str], repository: Repository) -> None:
                 self.send_response(status)
-                for name, value in headers.items():
+                for name, value in (headers | repository.headers).items():
                     if name not in repository.without:
                         self.send_header(name, value)
                 self.end_headers()

@@ -54,6 +54,15 @@ def test_a_grid_has_a_line_for_each_text():
     ]
 
 
+def test_columns_are_as_wide_as_their_numbers():
+    lines = similarity_grid(np.array([[0.0, -123.4], [-123.4, 0.0]]), ["밥", "빵"], 40, colour=False).split("\n")
+    assert lines == [
+        "                       1       2",
+        "   1  밥            0.00 -123.40",
+        "   2  빵         -123.40    0.00",
+    ]
+
+
 def test_colours_follow_the_value_and_end():
     grid = similarity_grid(np.array([[1.0, 0.0], [-1.0, np.nan]]), ["밥", "빵"], 80, colour=True)
     assert "48;5;203m  1.00" in grid

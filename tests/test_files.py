@@ -26,6 +26,7 @@ def test_json_is_read_as_it_is_written(tmp_path):
         (b'[{"b": {"a": 1, "c": 2, "a": 3}}]', "'a' occurs twice"),
         (b'{"a": NaN}', "NaN"),
         (b"[-Infinity]", "Infinity"),
+        (b"[1e999]", "1e999 is too large"),
         (b"[" * 100_000 + b"]" * 100_000, "recursion"),
         (b"9" * 5000, "digit"),
         (b"\xff{}", "utf-8"),

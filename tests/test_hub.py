@@ -17,7 +17,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from minisbert import SentenceEncoder
+from minisbert import SentenceEncoder, hub
+from minisbert.errors import HubError
 from tests.hub_server import HubServer
 from tests.tiny import tiny_folder
 
@@ -415,7 +416,8 @@ def test_H10_names_that_leave_the_folder(client, server, model, home, name):
 
 
 def test_H10_revision_that_leaves_the_folder(client):
-    check_refused(client.download("owner/h10", revision="../../../evil"), "not a valid revision")
+    for revision in ("../../../evil", "a\0b", "a\udce9"):
+        check_refused(client.download("owner/h10", revision=revision), "not a valid revision")
 
 
 def test_H11_no_token_for_another_origin(client, server, model):
@@ -437,6 +439,33 @@ def test_H12_missing_headers(client, server, model, header):
     check_refused(client.download(name), "gives no commit or no hash", "HF_ENDPOINT")
 
 
+@pytest.mark.parametrize("there", [False, True])
+def test_H10_a_hash_that_leaves_the_cache(client, server, model, home, there):
+    victim = home / "hub" / f"victim{there}"  # from models--owner--h10etag/blobs
+    if there:
+        victim.write_bytes(b"mine")
+    server.add(f"owner/h10etag{there}", model, headers={"ETag": f'"../../{victim.name}"'})
+    check_refused(client.download(f"owner/h10etag{there}"), "leads out of the cache")
+    if there:
+        assert victim.read_bytes() == b"mine"
+
+
+def test_H12_a_commit_that_is_none(client, server, model):
+    server.add("owner/h12commit", model, headers={"X-Repo-Commit": ".."})
+    check_refused(client.download("owner/h12commit"), "HF_ENDPOINT")
+
+
+def test_H9_a_dangling_link_is_a_missing_file(client, server, model):
+    server.add("owner/h9link", model)
+    vocabulary = Path(client.download("owner/h9link")["folder"]) / "vocab.txt"
+    vocabulary.resolve().unlink()
+    shutil.rmtree(client.cache / "models--owner--h9link" / ".minisbert")  # as if others had filled the cache
+    check_files(
+        client.download("owner/h9link", local_files_only=True), {k: v for k, v in model.items() if k != "vocab.txt"}
+    )
+    check_files(client.download("owner/h9link"), model)
+
+
 def test_H12_server_that_ignores_range(client, server, big_model):
     repository = server.add("owner/h12range", big_model, ignore_range=True)
     repository.faults["GET"] += [None] * (len(big_model) - 1) + ["close"]
@@ -451,6 +480,7 @@ def test_H12_server_that_ignores_range(client, server, big_model):
         b'{"siblings": [{}]}',
         b'{"siblings": [{"rfilename": "config.json", "size": "7"}]}',
         b'{"siblings": []}',
+        b"[" * 100_000,
     ],
 )
 def test_H12_something_else_answers(client, server, model, body):
@@ -517,6 +547,29 @@ def test_weights_in_shards(client, server, model):
     server.add("owner/shards", files)
     answer = client.download("owner/shards")
     assert (answer["exit_code"], "names the file '../evil'" in answer["error"]) == (3, True)
+
+
+def test_what_large_files_come_by_may_fail_in_ways_of_its_own(monkeypatch):
+    """Xet, by which the real Hub sends large files, raises RuntimeError; whatever else is raised is no answer of a Hub."""
+
+    def failing(error, times):
+        failures = [error] * times
+
+        def request():
+            if failures:
+                raise failures.pop()
+            return "done"
+
+        return hub._ask(request, "owner/name@main", time.monotonic() + 60)
+
+    monkeypatch.setattr(hub, "FIRST_PAUSE", 0.001)
+    lost = RuntimeError("Data processing error: CAS service error")
+    assert failing(lost, hub.ATTEMPTS - 1) == "done"
+    with pytest.raises(hub.Unreachable, match=r"cannot be reached \(RuntimeError\)"):
+        failing(lost, hub.ATTEMPTS)
+    for error in (ValueError("Invalid pointer path"), RecursionError(), Exception("Invalid URL")):
+        with pytest.raises(HubError, match="not a Hugging Face Hub"):
+            failing(error, 1)
 
 
 def check_no_weights(client: Worker, name: str) -> None:

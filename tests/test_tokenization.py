@@ -120,7 +120,7 @@ def test_harmless_patterns(pattern):
 
 
 @pytest.mark.parametrize(
-    "pattern", ["(a+)+", "a|b", "a*", "a+b+", ".", "^a", "a$", r"\1", "(?i)a", "[a]+?", "[[a]&&b]", ""]
+    "pattern", ["(a+)+", "a|b", "a*", "a{0,}", "a+b+", ".", "^a", "a$", r"\1", "(?i)a", "[a]+?", "[[a]&&b]", ""]
 )
 @pytest.mark.parametrize("place", ["normalizer", "pre_tokenizer", "decoder"])
 def test_patterns_that_might_do_harm(pattern, place):
@@ -171,6 +171,16 @@ def text_twice(description):
     description["post_processor"]["single"] *= 2
 
 
+def second_text_alone(description):
+    for piece in description["post_processor"]["single"]:
+        if "Sequence" in piece:
+            piece["Sequence"]["id"] = "B"
+
+
+def special_tokens_twice(description):
+    description["post_processor"] = {"type": "Sequence", "processors": [description["post_processor"]] * 2}
+
+
 def fixed_length(description):
     description["pre_tokenizer"] = {"type": "FixedLength", "length": 0}
 
@@ -184,7 +194,10 @@ def deep(description):
         description["normalizer"] = {"type": "Sequence", "normalizers": [description["normalizer"]]}
 
 
-@pytest.mark.parametrize("change", [without_separator, text_twice, fixed_length, without_unknown, deep])
+@pytest.mark.parametrize(
+    "change",
+    [without_separator, text_twice, second_text_alone, special_tokens_twice, fixed_length, without_unknown, deep],
+)
 def test_what_would_fail_at_the_first_text_is_refused_at_once(change, capfd):
     with pytest.raises(ModelError, match=r"tokenizer\.json: ") as caught:
         load_backend(changed(change), True)

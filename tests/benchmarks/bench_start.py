@@ -4,7 +4,6 @@ python -m tests.benchmarks.bench_start MODEL_FOLDER
 """
 
 import os
-import resource
 import statistics
 import subprocess
 import sys
@@ -37,25 +36,25 @@ def main() -> None:
             wall, peak = measure(command)
             seconds[name].append(wall)
             peaks[name].append(peak)
-    wall = {name: statistics.median(values) for name, values in seconds.items()}
-    peak = {name: statistics.median(values) for name, values in peaks.items()}
+    typical_wall = {name: statistics.median(values) for name, values in seconds.items()}
+    typical_peak = {name: statistics.median(values) for name, values in peaks.items()}
     for name in commands:
-        print_json(command=name, seconds=round(wall[name], 2), peak_mb=round(peak[name]))
+        print_json(command=name, seconds=round(typical_wall[name], 2), peak_mib=round(typical_peak[name]))
     print_json(
-        wall_ratio=round(wall["encode.py"] / wall["sentence-transformers"], 3),
-        peak_ratio=round(peak["encode.py"] / peak["sentence-transformers"], 3),
+        wall_ratio=round(typical_wall["encode.py"] / typical_wall["sentence-transformers"], 3),
+        peak_ratio=round(typical_peak["encode.py"] / typical_peak["sentence-transformers"], 3),
     )
 
 
 def measure(command: list[str]) -> tuple[float, float]:
-    """Wall seconds and peak resident megabytes of a process."""
+    """Wall seconds and peak resident memory of a process, in MiB."""
     start = time.perf_counter()
     process = subprocess.Popen(
         command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env={**os.environ, "HF_HUB_OFFLINE": "1"}
     )
     _, status, usage = os.wait4(process.pid, 0)
     assert status == 0, command
-    return time.perf_counter() - start, usage.ru_maxrss * resource.getpagesize() / 4096 / 1024
+    return time.perf_counter() - start, usage.ru_maxrss / 1024  # Linux counts in KiB
 
 
 if __name__ == "__main__":

@@ -23,7 +23,7 @@ def lines(rows: int) -> Iterator[bytes]:
     """Short Korean lines, all different, some thousand at a time."""
     for begin in range(0, rows, LINES_AT_ONCE):
         numbers = range(begin, min(begin + LINES_AT_ONCE, rows))
-        yield "".join(f"{WORDS[n % 7]} {WORDS[n // 7 % 12]} {n}\n" for n in numbers).encode()
+        yield "".join(f"{WORDS[n % 7]} {WORDS[n // 7 % len(WORDS)]} {n}\n" for n in numbers).encode()
 
 
 def resident_mib(process_id: int) -> float:
