@@ -98,7 +98,7 @@ def measure(args: argparse.Namespace, kind: str, dtype: torch.dtype, sentences: 
             )
     if args.parts:
         model = SentenceEncoder.from_pretrained(folder, device=args.device, dtype=dtype)
-        measure_parts(model, sentences, len(sentences) / median["minisbert"])
+        measure_parts(model, sentences)
 
 
 def serve(
@@ -106,7 +106,8 @@ def serve(
 ) -> None:
     """What the process of a contender does: warm up, then encode as often as asked and answer with seconds and vectors."""
     encode = encoding_function(name, folder, device, dtype)
-    encode(sentences[:: max(1, len(sentences) // 200)])  # a compiled encoder compiles
+    # A compiled encoder compiles anew for a few kinds of batches, with and without padding.
+    encode(sentences if name.endswith("compiled") else sentences[:: max(1, len(sentences) // 200)])
     connection.send("warm")
     while connection.recv() == "encode":
         start = time.perf_counter()
@@ -128,34 +129,45 @@ def encoding_function(name: str, folder: Path, device: str, dtype: torch.dtype) 
     return lambda texts: theirs.encode(texts, batch_size=batch_size, show_progress_bar=False)
 
 
-def measure_parts(model: SentenceEncoder, sentences: list[str], total: float) -> None:
-    """The time of tokenising, and of the matrix products of all linear layers on the same batches."""
+def measure_parts(model: SentenceEncoder, sentences: list[str]) -> None:
+    """The share of tokenising, and of the matrix products of all linear layers, batch by batch beside the model itself."""
+    model.encode(sentences[:100])  # warm up
     start = time.perf_counter()
     tokenized = model.tokenizer(sentences)
     tokenizing = time.perf_counter() - start
     layers = [module for module in model.encoder.modules() if isinstance(module, torch.nn.Linear)]
     plan = plan_batches(tokenized.lengths, *batch_budget(model.device, model.dtype))
-    tokens = [len(rows) * int(tokenized.lengths[rows].max()) for rows in plan]
-    products = 0.0
+    whole = products = 0.0
+    tokens = 0
     with torch.inference_mode():
-        for count in tokens:
+        for rows in plan:
+            input_ids, mask = model.tokenizer.pad(tokenized, rows)
+            batch = (input_ids.to(model.device), None if mask is None else mask.to(model.device))
             inputs = {
-                width: torch.randn(count, width, dtype=model.dtype, device=model.device)
+                width: torch.randn(input_ids.numel(), width, dtype=model.dtype, device=model.device)
                 for width in {layer.in_features for layer in layers}
             }
-            start = time.perf_counter()
-            for layer in layers:
-                layer(inputs[layer.in_features])
-            if model.device.type == "cuda":
-                torch.cuda.synchronize()
-            products += time.perf_counter() - start
+            whole += seconds_of(lambda batch=batch: model(*batch), model.device)
+            for layer in layers:  # one by one, so that no more memory is taken than by the model
+                products += seconds_of(lambda layer=layer, x=inputs[layer.in_features]: layer(x), model.device)
+            tokens += input_ids.numel()
     print_json(
         parts="share of our time",
-        tokenizing=round(tokenizing / total, 3),
-        matrix_products=round(products / total, 3),
-        padding=round(1 - len(tokenized.ids) / sum(tokens), 3),
+        tokenizing=round(tokenizing / (tokenizing + whole), 3),
+        matrix_products=round(products / (tokenizing + whole), 3),
+        padding=round(1 - len(tokenized.ids) / tokens, 3),
         batches=len(plan),
     )
+
+
+def seconds_of(compute: Callable[[], object], device: torch.device) -> float:
+    """What a computation takes."""
+    wait = torch.cuda.synchronize if device.type == "cuda" else lambda: None
+    wait()
+    start = time.perf_counter()
+    compute()
+    wait()
+    return time.perf_counter() - start
 
 
 def device_name(device: str) -> str:
