@@ -253,6 +253,7 @@ def load_model(args: argparse.Namespace) -> "SentenceEncoder":
 
 def write_vectors(encoder: BlockEncoder, texts: Iterator[str], args: argparse.Namespace) -> None:
     """Encode a stream of texts into a file, which appears when it is whole."""
+    from minisbert.processes import process_count
     from minisbert.vector_output import VectorFile
 
     @functools.cache  # all weights are read for it
@@ -269,7 +270,7 @@ def write_vectors(encoder: BlockEncoder, texts: Iterator[str], args: argparse.Na
             encoder.first_row = done
         for block in blocks(texts):
             output.append(block, encoder(block))
-            if is_full(block):  # else it was the last one
+            if is_full(block) and process_count() == 1:  # --resume needs neither the last block nor several processes
                 output.note(identity())
         none = encoder.model.encode([], truncate_dim=args.truncate_dim, show_progress_bar=False)
         output.finish(width=none.shape[1])

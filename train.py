@@ -51,7 +51,7 @@ LIMITS = {
     "max_grad_norm": (1e-6, math.inf),
     "evaluation_steps": (0, math.inf),
     "max_steps": (1, math.inf),
-    "seed": (0, 1e9),
+    "seed": (0, 2**64 - 1),
     "checkpoint_steps": (0, math.inf),
     "max_length": (1, math.inf),
 }
@@ -240,7 +240,7 @@ def run(args: argparse.Namespace, stop: Stop) -> int:
                 )
         except Stopped:
             _say(f"stopped; go on with the same command and --resume (a checkpoint is in {output})")
-            return stop.exit_code or TERMINATED_EXIT_CODE  # another process was
+            return stop.exit_code or TERMINATED_EXIT_CODE  # 0 where another process was stopped
         finally:
             stop.training = False
         if is_main_process():
@@ -258,7 +258,7 @@ def check_values(args: argparse.Namespace) -> None:
         value = getattr(args, name)
         if value is not None and not least <= value <= most:  # NaN too
             option = "--" + name.replace("_", "-")
-            expected = f"at least {least:g}" if most == math.inf else f"from {least:g} to {most:g}"
+            expected = f"at least {least}" if most == math.inf else f"from {least} to {most}"
             raise InputError(f"{option} must be {expected}, found {value}")
 
 

@@ -38,7 +38,7 @@ def blocks(texts: Iterator[str]) -> Iterator[list[str]]:
 
 
 def is_full(block: Sequence[str]) -> bool:
-    """Whether the end of this block was not the end of its stream."""
+    """Whether a block was cut because it was full; one that is not is the last of its stream."""
     return len(block) == ROWS_AT_ONCE or sum(map(len, block)) >= CHARACTERS_AT_ONCE
 
 

@@ -93,14 +93,15 @@ def read_examples(path: Path, on_bad_row: BadRow | None = None) -> list[Example]
         with bad_row_goes_to(on_bad_row):
             if "gold_label" in row:
                 raise InputError(f"{where}: a row of KorNLI; name the folder with --data and train by a recipe")
-            if {"score", "label"} <= row.keys():
+            korsts = row.keys() >= {"sentence1", "sentence2", "score"}
+            if "score" in row and "label" in row and not korsts:
                 raise InputError(f"{where}: both a score and a label; leave out one of these columns")
             label = None
             if "score" in row:
                 label = number_between(row["score"], 0.0, LARGEST_SCORE, where) / LARGEST_SCORE
             elif "label" in row:
                 label = number_between(row["label"], -1.0, 1.0, where)
-            if row.keys() >= {"sentence1", "sentence2", "score"}:
+            if korsts:
                 names = ["sentence1", "sentence2"]
             else:
                 names = [name for name in row if name not in ("score", "label")]

@@ -164,7 +164,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             print(f"evaluation: {error}", file=sys.stderr)
             return error.exit_code
         except OSError as error:
-            print(f"evaluation: {error.filename or args.data}: {error.strerror or error}", file=sys.stderr)
+            where = f"{error.filename}: {error.strerror}" if error.filename else str(error)
+            print(f"evaluation: {where}", file=sys.stderr)
             return FILE_SYSTEM_EXIT_CODE
         except KeyboardInterrupt:
             print("evaluation: interrupted", file=sys.stderr)

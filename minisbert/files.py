@@ -43,9 +43,10 @@ def parse_json(data: bytes, where: str) -> Any:
         raise ValueError(f"{constant} is not JSON")
 
     def finite(number: str) -> float:
-        if math.isinf(float(number)):
+        value = float(number)
+        if math.isinf(value):
             raise ValueError(f"{number:.40} is too large")
-        return float(number)
+        return value
 
     try:
         value = json.loads(data.decode("utf-8"), object_pairs_hook=unique, parse_constant=reject, parse_float=finite)

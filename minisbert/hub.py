@@ -1,4 +1,4 @@
-"""From "owner/name" or "owner/name@revision" to a local folder: where models come from the network.
+"""From "owner/name" or "owner/name@revision" to a local folder: the only file that fetches models.
 
 The Hugging Face client does the transfers and keeps the cache (hub_cache.py). Added here: the choice of files (one form
 of the weights, no code); bounds in time, because the client alone can wait for hours; repetition of what it does not
@@ -93,7 +93,7 @@ def download(
     revision = revision or match[2] or "main"
     where = f"{name}@{revision}"
     if not (_stays_inside(revision) and revision.isprintable()):
-        raise HubError(f"{where}: not a valid revision; give a branch, a tag or a commit")
+        raise HubError(f"{name}: {revision!r:.80} is not a valid revision; give a branch, a tag or a commit")
     if isinstance(token, str) and not TOKEN.fullmatch(token):
         raise HubError(f"{where}: the token is empty or has characters that no token has; copy it again")
 
@@ -211,9 +211,12 @@ def _ask(request: Callable[[], Result], where: str, until: float, attempts: int 
     for attempt in range(1, attempts + 1):
         try:
             return _in_time(request, where, until)
-        except HubError:  # out of time
+        except (HubError, MemoryError, ImportError):  # HubError: out of time
             raise
-        except Exception as error:  # of the client, of what it transfers with, of Python: all kinds
+        except Exception as raised:  # of the client, of what it transfers with, of Python: all kinds
+            # Of a forced download the client says only that it failed, and for what reason.
+            error = raised.__cause__ if str(raised).startswith("Force download failed") else raised
+            assert isinstance(error, Exception)
             if isinstance(error, OSError) and error.errno in LOCAL_FAULTS:
                 raise
             refusal = _refusal(error)

@@ -363,7 +363,7 @@ def _build_tokenizer(folder: ModelFolder, config: Any, max_seq_length: int | Non
                 f"the model cuts texts to {max_seq_length} tokens, but tokenizer.json adds {len(special)} to each"
             )
     _check_max_seq_length(max_seq_length, config)
-    named = token_content(folder.tokenizer_config.get("unk_token"))
+    named = getattr(backend.model, "unk_token", None) or token_content(folder.tokenizer_config.get("unk_token"))
     unknown_token = named or next((token for token in UNKNOWN_TOKENS if backend.token_to_id(token) is not None), None)
     return Tokenizer(backend, config.pad_token_id, max_seq_length, unknown_token, folder.lowercase)
 

@@ -7,7 +7,7 @@ BERT is built (Devlin et al. 2018; Schuster & Nakajima 2012). Axis letters: see 
 
 import re
 import unicodedata
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -83,7 +83,7 @@ class Tokenizer:
 
     @property
     def max_seq_length(self) -> int:
-        """Texts are cut to this number of tokens, special tokens included; InputError if set to less than one more."""
+        """Texts are cut to this number of tokens, special ones included; InputError if none would be left for the text."""
         return self._max_seq_length
 
     @max_seq_length.setter
@@ -104,9 +104,11 @@ class Tokenizer:
             prompt: put before every text.
 
         Raises:
-            TypeError: a text is not a `str`; the message names its row.
+            TypeError: a text is not a `str`, and the message names its row, or the prompt is none.
             InputError: a text or the prompt holds a lone surrogate, which is no character; the message says where.
         """
+        if not isinstance(prompt, str):
+            raise TypeError(f"the prompt must be a str, found {type(prompt).__name__}")
         check_unicode(prompt, "prompt")
         blocks: list[npt.NDArray[np.int32]] = []
         lengths = np.zeros(len(texts), dtype=np.int64)
@@ -201,11 +203,18 @@ def load_backend(files: Mapping[str, bytes], segments_of_pairs: bool) -> tokeniz
         raise ModelError(
             "neither tokenizer.json nor vocab.txt is there: this is not the folder of a model with its tokenizer"
         )
-    settings: dict[str, Any] = {}
-    for name in ("special_tokens_map.json", "tokenizer_config.json"):
-        settings |= parse_json_object(files.get(name, b"{}"), name)
-    added = parse_json_object(files.get("added_tokens.json", b"{}"), "added_tokens.json")
-    return _word_piece(files["vocab.txt"], settings, list(added), segments_of_pairs)
+    names = ("tokenizer_config.json", "special_tokens_map.json", "added_tokens.json")
+    config, special, others = (parse_json_object(files.get(name, b"{}"), name) for name in names)
+    added: list[object] = list(others)
+    if "added_tokens_decoder" in config:  # of newer versions; transformers then reads no other file
+        described = config["added_tokens_decoder"]
+        added = [token_content(each) for each in described.values()] if isinstance(described, dict) else []
+        special = {}
+    settings = {**config, **special}
+    for name in ("additional_special_tokens", "extra_special_tokens"):
+        more = settings.get(name) or []
+        added = [*added, *(map(token_content, more) if isinstance(more, list) else more)]
+    return _word_piece(files["vocab.txt"], settings, added, segments_of_pairs)
 
 
 def _from_json(data: bytes) -> tokenizers.Tokenizer:
@@ -223,7 +232,7 @@ def _from_json(data: bytes) -> tokenizers.Tokenizer:
 
 
 def _word_piece(
-    vocabulary: bytes, settings: Mapping[str, Any], added: list[str], segments_of_pairs: bool
+    vocabulary: bytes, settings: Mapping[str, Any], added: Iterable[object], segments_of_pairs: bool
 ) -> tokenizers.Tokenizer:
     """The tokenizer that BERT's vocab.txt and tokenizer_config.json describe; `added` are tokens besides."""
     tokenizer_class = settings.get("tokenizer_class") or "BertTokenizer"
@@ -243,7 +252,7 @@ def _word_piece(
         raise ModelError(f"vocab.txt: the special tokens {', '.join(missing)!r:.80} are not in it")
     others = [token for token in added if token not in special.values()]
     if others:
-        raise ModelError(f"added_tokens.json: {others[0]!r:.80} needs a tokenizer.json: save one with transformers")
+        raise ModelError(f"the added token {others[0]!r:.80} needs a tokenizer.json: save one with transformers")
     cls, sep, unknown = special["cls_token"], special["sep_token"], special["unk_token"]
     accents = settings.get("strip_accents")
     tokenizer = tokenizers.Tokenizer(

@@ -46,7 +46,7 @@ def check_steps(steps: list[Any]) -> None:
         if step.get("type") == "TemplateProcessing" and not _is_complete(step):
             raise ModelError("tokenizer.json: its TemplateProcessing is damaged")
         around_texts += step.get("type") in ("TemplateProcessing", "BertProcessing", "RobertaProcessing")
-    if around_texts > 1:
+    if around_texts > 1:  # a second template fails on what the first has made of a text
         raise ModelError("tokenizer.json: puts special tokens around a text more than once, which is not supported")
 
 

@@ -88,7 +88,8 @@ class VectorFile:
             return 0, ""
         if journal["run"] != dict(run):
             raise InputError(
-                f"{self.path}: the interrupted run had another model or other options; start anew without --resume"
+                f"{self.path}: the interrupted run had another model, other options or another version of encode.py; "
+                "start anew without --resume"
             )
         self.rows = journal["rows"]
         self._file.truncate(journal["bytes"])

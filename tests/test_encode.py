@@ -550,6 +550,17 @@ def test_E15_what_is_left_is_not_trusted_when_it_is_damaged(interrupted):
     assert Path("a.npy").read_bytes() == Path("b.npy").read_bytes()
 
 
+def test_a_stream_that_ends_with_a_full_block(run, monkeypatch, model):
+    monkeypatch.setattr(block_encoder, "ROWS_AT_ONCE", 8)
+    texts = sentences(16)
+    code, _, err = run("-o", "a.npy", stdin="\n".join(texts).encode())
+    assert code == 0
+    assert "16 rows" in err
+    assert left_in(".") == ["a.npy"]
+    expected = SentenceEncoder.from_pretrained(model, device="cpu").encode(texts)
+    np.testing.assert_allclose(np.load("a.npy"), expected, atol=1e-5)
+
+
 def test_E15_rows_before_a_line_that_cannot_be_read_are_kept(run, monkeypatch):
     monkeypatch.setattr(block_encoder, "ROWS_AT_ONCE", 8)
     lines = [sentence.encode() for sentence in sentences(20)]

@@ -369,6 +369,7 @@ def test_H8_damage_on_disk(client, server, model, file, damage):
     spoil()
     refused = client.download(name, local_files_only=True)
     check_refused(refused, f"damaged in the local cache ({file} has changed)")
+    server.repositories[name].faults["HEAD"] += [503, 503]
     check_files(client.download(f"{name}@{commit}"), model)  # repaired
     spoil()
     check_files(client.download(name), model)
@@ -416,7 +417,7 @@ def test_H10_names_that_leave_the_folder(client, server, model, home, name):
 
 
 def test_H10_revision_that_leaves_the_folder(client):
-    for revision in ("../../../evil", "a\0b", "a\udce9"):
+    for revision in ("../../../evil", "a\0b", "a\nb", "a\udce9"):
         check_refused(client.download("owner/h10", revision=revision), "not a valid revision")
 
 

@@ -219,12 +219,20 @@ def test_what_would_fail_at_the_first_text_is_refused_at_once(change, capfd):
         ({"tokenizer_config.json": b'{"tokenizer_class": ["BertTokenizer"]}'}, "needs a tokenizer.json"),
         ({"tokenizer_config.json": b'{"cls_token": "<s>"}'}, "<s>"),
         ({"special_tokens_map.json": b'{"cls_token": "<s>"}'}, "<s>"),
-        ({"added_tokens.json": '{"[MASK]": 4, "[상품]": 99}'.encode()}, "'[상품]' needs a tokenizer.json"),
+        (
+            {"added_tokens.json": '{"[MASK]": 4, "[상품]": 99}'.encode()},
+            "the added token '[상품]' needs a tokenizer.json",
+        ),
+        ({"special_tokens_map.json": '{"additional_special_tokens": ["[상품]"]}'.encode()}, "added token '[상품]'"),
+        (
+            {"tokenizer_config.json": '{"added_tokens_decoder": {"99": {"content": "[상품]"}}}'.encode()},
+            "added token '[상품]'",
+        ),
     ],
 )
 def test_vocabularies_that_are_not_of_bert(files, reason):
     files = {"vocab.txt": "\n".join(VOCABULARY).encode(), **files}
-    with pytest.raises(ModelError, match=r"(vocab|tokenizer_config|added_tokens)\.") as caught:
+    with pytest.raises(ModelError, match=r"vocab\.txt|tokenizer_config\.json|added token") as caught:
         load_backend(files, True)
     assert reason in str(caught.value)
 
@@ -242,6 +250,7 @@ def test_special_tokens_may_stand_in_all_their_files():
     files = {"vocab.txt": "\n".join(VOCABULARY).replace("[UNK]", "[모름]").encode()}
     files["special_tokens_map.json"] = '{"unk_token": {"content": "[모름]"}}'.encode()
     files["added_tokens.json"] = '{"[모름]": 1}'.encode()
+    files["tokenizer_config.json"] = b'{"unk_token": "[UNK]"}'  # the map counts, as in transformers
     backend = load_backend(files, True)
     assert backend.encode("없는단어").tokens == ["[CLS]", "[모름]", "[SEP]"]
 

@@ -325,7 +325,7 @@ BAD_USAGE = {
     "NaN": ([*ONE, "--lr", "nan"], "--lr must be from 1e-12 to 1, found nan"),
     "no clipping": ([*ONE, "--max-grad-norm", "0"], "--max-grad-norm must be at least 1e-06, found 0"),
     "ratio": ([*ONE, "--warmup-ratio", "1.5"], "--warmup-ratio must be from 0 to 1, found 1.5"),
-    "seed": ([*ONE, "--seed", "-1"], "--seed must be from 0 to 1e+09, found -1"),
+    "seed": ([*ONE, "--seed", "-1"], "--seed must be from 0 to 18446744073709551615, found -1"),
     "dims": ([*ONE, "--matryoshka-dims", "8,,4"], "--matryoshka-dims 8,,4: expected whole numbers with commas"),
     "dim 0": ([*ONE, "--matryoshka-dims", "8,0"], "--matryoshka-dims 8,0: expected whole numbers with commas"),
     "wide dims": ([*OWN, "--loss", "mnrl", "--matryoshka-dims", "25", "--batch-size", "4"], "only 24 columns"),

@@ -110,7 +110,7 @@ def test_other_texts_have_another_digest(tmp_path):
 def test_another_run_is_not_taken_up_and_not_thrown_away(tmp_path):
     write(tmp_path / "a.npy", (0, 2)).close()
     output = VectorFile(tmp_path / "a.npy")
-    with pytest.raises(InputError, match="another model or other options"):
+    with pytest.raises(InputError, match="another model, other options or another version"):
         output.resume({**RUN, "max_length": 64})
     assert output.close() == 2
     output = VectorFile(tmp_path / "a.npy")
