@@ -142,6 +142,7 @@ def _download(name: str, revision: str, cache: Path, token: str | bool | None, d
         raise HubError(f"{where}: the server does not say which commit this is; check HF_ENDPOINT")
 
     snapshot = Snapshot(cache, commit)
+    download_file = functools.partial(hf_hub_download, name, revision=commit, token=token)
 
     def fetch(file: str) -> Path:
         path, expected = snapshot.folder / file, _listed_hash(files[file])
@@ -149,9 +150,7 @@ def _download(name: str, revision: str, cache: Path, token: str | bool | None, d
         for again in (False, True):
             if not path.is_file():
                 until = min(deadline, time.monotonic() + seconds[file])
-                request = functools.partial(
-                    hf_hub_download, name, file, revision=commit, token=token, force_download=again
-                )
+                request = functools.partial(download_file, file, force_download=again)
                 with _no_partial_file(cache, expected):
                     _ask(request, f"{where}: {file}", until)
                 if snapshot.leads_out(file):
@@ -213,10 +212,12 @@ def _ask(request: Callable[[], Result], where: str, until: float, attempts: int 
             return _in_time(request, where, until)
         except (HubError, MemoryError, ImportError):  # HubError: out of time
             raise
-        except Exception as raised:  # of the client, of what it transfers with, of Python: all kinds
-            # Of a forced download the client says only that it failed, and for what reason.
-            error = raised.__cause__ if str(raised).startswith("Force download failed") else raised
-            assert isinstance(error, Exception)
+        except Exception as raised:  # the client, and what it transfers with, raise all kinds
+            # When a forced download fails, the client hides the reason behind a ValueError.
+            cause = raised.__cause__
+            error = (
+                cause if isinstance(raised, ValueError) and isinstance(cause, OSError | errors.HTTPError) else raised
+            )
             if isinstance(error, OSError) and error.errno in LOCAL_FAULTS:
                 raise
             refusal = _refusal(error)

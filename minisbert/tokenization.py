@@ -7,7 +7,7 @@ BERT is built (Devlin et al. 2018; Schuster & Nakajima 2012). Axis letters: see 
 
 import re
 import unicodedata
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -205,7 +205,7 @@ def load_backend(files: Mapping[str, bytes], segments_of_pairs: bool) -> tokeniz
         )
     names = ("tokenizer_config.json", "special_tokens_map.json", "added_tokens.json")
     config, special, others = (parse_json_object(files.get(name, b"{}"), name) for name in names)
-    added: list[object] = list(others)
+    added: list[str | None] = list(others)
     if "added_tokens_decoder" in config:  # of newer versions; transformers then reads no other file
         described = config["added_tokens_decoder"]
         added = [token_content(each) for each in described.values()] if isinstance(described, dict) else []
@@ -213,7 +213,7 @@ def load_backend(files: Mapping[str, bytes], segments_of_pairs: bool) -> tokeniz
     settings = {**config, **special}
     for name in ("additional_special_tokens", "extra_special_tokens"):
         more = settings.get(name) or []
-        added = [*added, *(map(token_content, more) if isinstance(more, list) else more)]
+        added += [token_content(each) for each in (more if isinstance(more, list) else [more])]
     return _word_piece(files["vocab.txt"], settings, added, segments_of_pairs)
 
 
@@ -232,9 +232,12 @@ def _from_json(data: bytes) -> tokenizers.Tokenizer:
 
 
 def _word_piece(
-    vocabulary: bytes, settings: Mapping[str, Any], added: Iterable[object], segments_of_pairs: bool
+    vocabulary: bytes, settings: Mapping[str, Any], added: list[str | None], segments_of_pairs: bool
 ) -> tokenizers.Tokenizer:
-    """The tokenizer that BERT's vocab.txt and tokenizer_config.json describe; `added` are tokens besides."""
+    """The tokenizer that BERT's vocab.txt and tokenizer_config.json describe.
+
+    Of the tokens in `added`, a vocab.txt can do with the special ones alone.
+    """
     tokenizer_class = settings.get("tokenizer_class") or "BertTokenizer"
     if tokenizer_class not in ("BertTokenizer", "BertTokenizerFast"):
         raise ModelError(

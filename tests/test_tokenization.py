@@ -224,6 +224,8 @@ def test_what_would_fail_at_the_first_text_is_refused_at_once(change, capfd):
             "the added token '[상품]' needs a tokenizer.json",
         ),
         ({"special_tokens_map.json": '{"additional_special_tokens": ["[상품]"]}'.encode()}, "added token '[상품]'"),
+        ({"special_tokens_map.json": b'{"additional_special_tokens": 7}'}, "added token None"),
+        ({"tokenizer_config.json": b'{"extra_special_tokens": {"image": "<i>"}}'}, "added token None"),
         (
             {"tokenizer_config.json": '{"added_tokens_decoder": {"99": {"content": "[상품]"}}}'.encode()},
             "added token '[상품]'",

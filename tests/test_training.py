@@ -156,6 +156,11 @@ def test_the_log(tmp_path):
     assert kept(tmp_path)
 
 
+def test_a_run_that_has_done_no_step_yet_can_be_told_from_none(tmp_path):
+    TrainingLog(tmp_path / "out").start(0, None)
+    assert (tmp_path / "out" / "metrics.jsonl").read_bytes() == b""
+
+
 def test_a_log_that_was_removed_is_begun_again(tmp_path):
     log = TrainingLog(tmp_path, "dev")
     log.start(2, [5000, 300])
