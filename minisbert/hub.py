@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from minisbert.errors import HubError, InputError
 from minisbert.folder import CONFIG
+from minisbert.hub_answers import NO_HUB, reason_of, refusal_of
 from minisbert.hub_cache import COMMIT, HASH, Snapshot, files_to_read, read_commit, write_commit
 
 if TYPE_CHECKING:
@@ -38,9 +39,6 @@ LOCAL_FAULTS = (
     *(errno.EACCES, errno.EPERM, errno.EROFS),
     *(errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG),
 )
-TRY_LATER = (408, 425, 429, 500, 502, 503, 504)  # the statuses that another attempt may mend
-
-NO_HUB = "what answers is not a Hugging Face Hub; check the network and HF_ENDPOINT"
 
 HUB_NAME = re.compile(r"(\w[\w.-]*/\w[\w.-]*)(?:@([\w./-]+))?")
 TOKEN = re.compile(r"[!-~]+")  # what an HTTP header can carry; the client's own complaint would quote the token
@@ -220,60 +218,16 @@ def _ask(request: Callable[[], Result], where: str, until: float, attempts: int 
             )
             if isinstance(error, OSError) and error.errno in LOCAL_FAULTS:
                 raise
-            refusal = _refusal(error)
+            refusal = refusal_of(error)
             if refusal is not None:
                 raise HubError(f"{where}: {refusal}") from None
             # The client has tried long enough itself before it raises LocalEntryNotFoundError.
             hopeless = isinstance(error, errors.LocalEntryNotFoundError)
             if hopeless or attempt == attempts or time.monotonic() + pause >= until:
-                raise Unreachable(f"{where}: the Hub cannot be reached ({_reason(error)})") from None
+                raise Unreachable(f"{where}: the Hub cannot be reached ({reason_of(error)})") from None
         time.sleep(pause)
         pause *= 2
     raise AssertionError("the last attempt returns or raises")
-
-
-def _refusal(error: Exception) -> str | None:
-    """What to tell the user about an answer that will not change; None if another attempt may succeed."""
-    from huggingface_hub import errors
-
-    if isinstance(error, errors.GatedRepoError):  # a subclass of the next one
-        return "access is gated; accept its terms on the Hub and pass your token"
-    if isinstance(error, errors.RepositoryNotFoundError):
-        return "no such folder here; no such model on the Hub, or it is private; check the name or log in"
-    if isinstance(error, errors.RevisionNotFoundError):
-        return "the model exists, this revision does not; check the branch, tag or commit"
-    if isinstance(error, errors.RemoteEntryNotFoundError):
-        return "the repository lists this file but does not deliver it; try another revision"
-    if isinstance(error, errors.DisabledRepoError):
-        return "the Hub has disabled this model; choose another"
-    if isinstance(error, errors.HFValidationError):
-        return "not a valid model name or revision; expected owner/name"
-    if isinstance(error, errors.LocalTokenNotFoundError):
-        return "a token is required, and this machine has none; log in with `hf auth login`"
-    if isinstance(error, UnicodeEncodeError):
-        return "the token has characters that no token has; copy it again"
-    if isinstance(error.__cause__, errors.FileMetadataError):
-        return "the server gives no commit or no hash (X-Repo-Commit, ETag); check HF_ENDPOINT"
-    if isinstance(error, RecursionError) or not isinstance(error, errors.HTTPError | OSError | RuntimeError):
-        return NO_HUB
-    status = _status(error)
-    if status in (401, 403):
-        return "the token was refused; log in again or pass another"
-    if status is not None and 400 <= status < 500 and status not in TRY_LATER:
-        return f"the Hub refuses the request (status {status})"
-    return None
-
-
-def _status(error: BaseException | None) -> int | None:
-    """The HTTP status behind an error of the client, or behind what caused it."""
-    status = getattr(getattr(error, "response", None), "status_code", None)
-    return _status(error.__cause__) if status is None and error is not None else status
-
-
-def _reason(error: Exception) -> str:
-    # The text of the error may hold addresses and several lines; its type says enough.
-    status = _status(error)
-    return f"status {status}" if status is not None else type(error.__cause__ or error).__name__
 
 
 def _in_time(request: Callable[[], Result], where: str, until: float) -> Result:

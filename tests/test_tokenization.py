@@ -257,6 +257,14 @@ def test_special_tokens_may_stand_in_all_their_files():
     assert backend.encode("없는단어").tokens == ["[CLS]", "[모름]", "[SEP]"]
 
 
+def test_a_newer_tokenizer_config_counts_alone():
+    files = {"vocab.txt": "\n".join([*VOCABULARY, "[모름]"]).encode()}
+    files["special_tokens_map.json"] = '{"unk_token": "[모름]"}'.encode()
+    assert load_backend(files, True).encode("없는단어").tokens[1] == "[모름]"
+    files["tokenizer_config.json"] = b'{"added_tokens_decoder": {"1": {"content": "[UNK]"}}}'
+    assert load_backend(files, True).encode("없는단어").tokens[1] == "[UNK]"
+
+
 def test_special_tokens_as_files_write_them():
     assert token_content("[UNK]") == "[UNK]"
     assert token_content({"content": "[UNK]", "lstrip": False}) == "[UNK]"
