@@ -24,14 +24,13 @@ def usable_device(device: str | torch.device | None) -> torch.device:
     return torch.device(device)
 
 
-def batch_budget(device: torch.device, dtype: torch.dtype) -> tuple[int, int]:
+def batch_budget(device: torch.device) -> tuple[int, int]:
     """What suits the device: `max_tokens` and `batch_cost` for `batching.plan_batches`.
 
-    On a CPU, measured with tests/benchmarks: larger float32 batches leave its caches. For GPUs an estimate.
+    On a CPU, measured with tests/benchmarks: products of fewer rows are slower, and larger batches leave its caches. For GPUs
+    an estimate.
     """
-    if device.type != "cpu":
-        return 16384, 1024
-    return (2048, 64) if dtype in (torch.bfloat16, torch.float16) else (1024, 64)
+    return (2048, 128) if device.type == "cpu" else (16384, 1024)
 
 
 def is_out_of_memory(error: Exception) -> bool:

@@ -248,7 +248,7 @@ class SentenceEncoder(nn.Module):
         self, texts: TokenizedTexts, max_tokens: int | None, show_progress_bar: bool | None
     ) -> Iterator[tuple[Rows, Tensor]]:
         """Encode batch by batch; yields the rows of a batch and their vectors (B, D)."""
-        default_tokens, batch_cost = batch_budget(self.device, self.dtype)
+        default_tokens, batch_cost = batch_budget(self.device)
         if max_tokens is not None and max_tokens < 1:
             raise InputError(f"max_tokens_per_batch must be at least 1, found {max_tokens}")
         todo = plan_batches(texts.lengths, max_tokens or default_tokens, batch_cost)[::-1]

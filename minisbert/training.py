@@ -258,7 +258,7 @@ def embed_columns(
     texts = [text for column in columns for text in column]
     tokenized = model.tokenizer(texts)
     device = model.device
-    plan = plan_batches(tokenized.lengths, *batch_budget(device, model.dtype))
+    plan = plan_batches(tokenized.lengths, *batch_budget(device))
     chunks = []
     for rows in plan:
         input_ids, mask = model.tokenizer.pad(tokenized, rows)

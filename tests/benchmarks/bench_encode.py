@@ -136,7 +136,7 @@ def measure_parts(model: SentenceEncoder, sentences: list[str]) -> None:
     tokenized = model.tokenizer(sentences)
     tokenizing = time.perf_counter() - start
     layers = [module for module in model.encoder.modules() if isinstance(module, torch.nn.Linear)]
-    plan = plan_batches(tokenized.lengths, *batch_budget(model.device, model.dtype))
+    plan = plan_batches(tokenized.lengths, *batch_budget(model.device))
     whole = products = 0.0
     tokens = 0
     with torch.inference_mode():
