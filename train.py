@@ -48,7 +48,7 @@ LIMITS = {
     "warmup_ratio": (0, 1),
     "warmup_steps": (0, math.inf),
     "weight_decay": (0, 1),
-    "max_grad_norm": (1e-6, math.inf),
+    "max_grad_norm": (1e-6, 1e9),  # more would change nothing
     "evaluation_steps": (0, math.inf),
     "max_steps": (1, math.inf),
     "seed": (0, 2**64 - 1),
@@ -112,7 +112,13 @@ def build_parser() -> argparse.ArgumentParser:
     warmup.add_argument("--warmup-steps", type=int, metavar="N", help="steps on which the rate goes up")
     add("--weight-decay", type=float, metavar="X", help="share of the learning rate by which weights shrink in a step")
     add("--max-grad-norm", type=float, metavar="X", help="longer gradients are shortened to this length")
-    add("--evaluation-steps", type=int, default=1000, metavar="N", help="evaluate every N steps (default: 1000)")
+    add(
+        "--evaluation-steps",
+        type=int,
+        default=1000,
+        metavar="N",
+        help="evaluate every N steps of an epoch (default: 1000)",
+    )
     add("--max-steps", type=int, metavar="N", help="stop after N steps; the schedule ends there")
     add("--seed", type=int, metavar="N", help="of triplets, batches and dropout")
     add("--matryoshka-dims", metavar="A,B,..", help="train the first A, B, .. columns of the vectors too")
@@ -191,7 +197,7 @@ def run(args: argparse.Namespace, stop: Stop) -> int:
         objectives, sets = build_objectives(recipe, examples)
         if recipe.base is None:
             assert recipe.model_type is not None
-            texts = {text for rows, _ in examples.values() for row in rows for text in row.texts}
+            texts = (text for rows, _ in examples.values() for row in rows for text in row.texts)
             model = mini.new_model(recipe.model_type, texts, recipe.seed).to(device)
         else:
             model = SentenceEncoder.from_pretrained(recipe.base, device=device)
@@ -201,7 +207,10 @@ def run(args: argparse.Namespace, stop: Stop) -> int:
             # What a recipe asks for is cut to what the model can do; what the user asks for is refused if it cannot.
             model.max_seq_length = args.max_length or min(recipe.max_seq_length, model.longest_text)
         if max(recipe.matryoshka_dims, default=0) > model.embedding_dimension:
-            raise InputError(f"--matryoshka-dims: the model's vectors have only {model.embedding_dimension} columns")
+            raise InputError(
+                f"the model's vectors have {model.embedding_dimension} columns, too few for the "
+                f"{max(recipe.matryoshka_dims)} that are to be trained; pass smaller --matryoshka-dims"
+            )
         decomposed = model.tokenizer([text for each in sets for row in each.examples for text in row.texts]).not_nfc
         if decomposed:
             _say(
@@ -272,7 +281,17 @@ def choose_recipe(args: argparse.Namespace) -> Recipe:
         if args.loss is None or args.model is None:
             raise InputError("--train needs --loss and --model")
         task = Task("own", args.loss, 16)
-        recipe = Recipe("own", args.model, (task,), 1, 0.1, OWN_SEED, optimizer="adamw", eps=1e-8, max_seq_length=None)
+        recipe = Recipe(
+            "own",
+            args.model,
+            (task,),
+            epochs=1,
+            warmup=0.1,
+            seed=OWN_SEED,
+            optimizer="adamw",
+            eps=1e-8,
+            max_seq_length=None,
+        )
     owns_data = any(task.data == "own" for task in recipe.tasks)
     if owns_data != (args.train is not None):
         raise InputError(
@@ -380,9 +399,11 @@ def finish(
         recipe = dataclasses.replace(recipe, base=Path(recipe.base).resolve().name)
     flags = {
         name: value.name if isinstance(value, Path) else str(value)
-        for name, value in {**vars(args), "model": args.model and recipe.base}.items()
+        for name, value in vars(args).items()
         if value is not None and value is not False
     }
+    if args.model is not None:
+        flags["model"] = str(recipe.base)  # as shortened above
     write_training_record(output, recipe, flags, sets, scores, seconds)
     write_model_card(output, model, recipe, sets, scores)
     _say(f"done in {seconds:.0f} seconds: {output}")
@@ -390,11 +411,8 @@ def finish(
 
 def _scores(result: dict[str, float]) -> str:
     """The numbers by which models are compared, x100."""
-    return ", ".join(
-        f"{name.rpartition('_')[0].rpartition('_')[2]} {name.rpartition('_')[2]} {100 * value:.2f}"
-        for name, value in result.items()
-        if name.endswith("_cosine")
-    )
+    parts = ((name.split("_"), value) for name, value in result.items() if name.endswith("_cosine"))
+    return ", ".join(f"{correlation} {function} {100 * value:.2f}" for (*_, correlation, function), value in parts)
 
 
 def _dims(text: str) -> tuple[int, ...]:

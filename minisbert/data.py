@@ -33,7 +33,7 @@ class Batch(NamedTuple):
     """B examples, column by column."""
 
     texts: tuple[list[str], ...]  # columns of B texts
-    labels: list[float] | None
+    labels: list[float] | None  # None where the loss compares rows with each other, see `processes.share_of_batch`
 
 
 def read_sts(path: Path, on_bad_row: BadRow | None = None) -> tuple[list[str], list[str], list[float]]:

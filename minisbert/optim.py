@@ -27,8 +27,8 @@ def warmup_linear(step: int, warmup_steps: int, total_steps: int) -> float:
     [0.0, 0.5, 1.0, 0.75, 0.5, 0.25]
     """
     if step < warmup_steps:
-        return step / max(1, warmup_steps)
-    return max(0.0, (total_steps - step) / max(1, total_steps - warmup_steps))
+        return step / warmup_steps
+    return (total_steps - step) / max(1, total_steps - warmup_steps)
 
 
 def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:

@@ -26,7 +26,7 @@ def join_processes(device: str | None, backend: str | None = None) -> Iterator[s
         backend: that carries tensors; None = "nccl" between GPUs, else "gloo".
 
     Yields:
-        The device of this process.
+        The device of this process; without torchrun `device` as it was given, not tried out.
 
     Raises:
         InputError: the device does not work.
@@ -75,8 +75,9 @@ def share_of_rows(rows: int) -> slice:
 def share_of_batch(batch: Batch) -> Batch:
     """The rows of a batch that belong to this process: the same number for all, which in-batch negatives rely on.
 
-    A batch with labels that cannot be divided so, the last of an epoch perhaps, is computed by every process; the average
-    over the processes is then the same.
+    A batch with labels that cannot be divided so, the last of an epoch perhaps, is computed by every process: the average
+    over the processes is then the same, provided that the loss looks at each row alone. A loss that compares rows needs
+    batches without labels.
 
     Raises:
         InputError: a batch without labels cannot be divided.

@@ -44,6 +44,7 @@ ROBERTA, BERT, DEBERTA = "klue/roberta-base", "klue/bert-base", "kakaobank/kf-de
 
 # fmt: off
 _ROWS = (
+    # name, base, tasks, epochs, warm-up, seed
     Recipe("ko-sroberta-multitask",     ROBERTA, (NLI, STS), 5, 360, 777, korsts=85.60),
     Recipe("ko-sroberta-nli",           ROBERTA, (NLI,),     1, 0.1, 777, korsts=83.85),
     Recipe("ko-sroberta-sts",           ROBERTA, (STS,),     5, 0.1, 777, korsts=81.82),

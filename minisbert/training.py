@@ -117,7 +117,7 @@ def fit(
         weight_decay: see `optim.parameter_groups`.
         max_grad_norm: longer gradients are shortened to this Euclidean length.
         steps_per_epoch: None = as many as the objective with the fewest batches has.
-        evaluator: called at the end of each epoch and every `evaluation_steps` steps; the best model is kept in `output`.
+        evaluator: called every `evaluation_steps` steps of an epoch and at its end; the best model is kept in `output`.
         evaluation_steps: 0 = at the end of epochs only.
         output: folder for the model (the best one, or the last one without an evaluator), metrics and checkpoints.
         checkpoint_steps: write a checkpoint every so many steps; 0 = never.
@@ -129,8 +129,8 @@ def fit(
         eps: epsilon of AdamW.
         autocast: compute matrix products in this dtype (bfloat16); None = in that of the model.
         recompute_activations: keep no activations but compute them again for the gradient: less memory, more time.
-        on_step: called after each step.
-        on_evaluation: called with the number of steps done and the numbers of the evaluator.
+        on_step: called after each step, in every process.
+        on_evaluation: called in the main process with the number of steps done and the numbers of the evaluator.
         should_stop: asked after each step; with several processes, one that says so stops all.
 
     Returns:
@@ -139,7 +139,8 @@ def fit(
 
     Raises:
         NonFiniteError: a loss or a gradient is NaN or infinite; no parameter has been moved by it.
-        InputError: the arguments contradict each other, or those of the run that is to be resumed.
+        InputError: the arguments contradict each other, or those of the run that is to be resumed; or the evaluator gives
+            no Spearman correlation.
         ModelError: all checkpoints of the run that is to be resumed are damaged.
         OSError: `output` cannot be written to.
         Stopped: `should_stop` returned True.
@@ -155,12 +156,13 @@ def fit(
     optimizers = [build_optimizer(model, optimizer, learning_rate, eps, weight_decay) for _ in objectives]
     streams = [_Stream(objective.batches) for objective in objectives]
     names = [each.name for each in objectives]
-    if len(set(names)) < len(names):
+    if len(set(names)) < len(names):  # then their places tell them apart
         names = [f"{name}-{number}" for number, name in enumerate(names, start=1)]
     output = None if output is None else Path(output)
     log = TrainingLog(output if is_main_process() else None, evaluator.name if evaluator is not None else "")
-    run = {  # what must be the same for a run to be resumed
-        "parameters": sum(parameter.numel() for parameter in model.parameters()),
+    settings = {  # what must be the same for a run to be resumed
+        **{f"config.json {name}": value for name, value in model.folder.config.items()},
+        "pooling": model.pooling.mode,
         "max_seq_length": model.max_seq_length,
         "tokenizer": hashlib.sha256(model.tokenizer.backend.to_str().encode()).hexdigest(),
         "objectives": [
@@ -172,19 +174,19 @@ def fit(
         "learning_rate": learning_rate,
         "warmup_steps": warmup_steps,
         "weight_decay": weight_decay,
-        "max_grad_norm": max_grad_norm,
+        "max_grad_norm": str(max_grad_norm),  # JSON has no infinity
         "seed": seed,
         "optimizer": f"{optimizer}, eps {eps}",
         "autocast": str(autocast),
         "evaluator": evaluator.name if evaluator is not None else None,
         "processes": process_count(),
     }
-    check_agreement((run, evaluation_steps))
+    check_agreement((settings, evaluation_steps))
     best: float | None = None
     first = 0
 
     with _training(model), contextlib.closing(log):
-        state = load_state(output / CHECKPOINTS, model, optimizers, run) if resume and output is not None else None
+        state = load_state(output / CHECKPOINTS, model, optimizers, settings) if resume and output is not None else None
         if state is not None:
             first, best = state["step"], state["best"]
             for stream in streams:
@@ -235,7 +237,7 @@ def fit(
             if output is not None and (stopping or (checkpoint_steps and done % checkpoint_steps == 0)):
                 if is_main_process():
                     batches = [stream.digest() for stream in streams]
-                    progress = {"run": run, "best": best, "log": log.sizes(), "batches": batches}
+                    progress = {"run": settings, "best": best, "log": log.sizes(), "batches": batches}
                     save_state(output / CHECKPOINTS, done, model, optimizers, progress)
             if stopping:
                 raise Stopped(done)
@@ -302,7 +304,7 @@ class _Stream:
 
 @contextlib.contextmanager
 def _training(model: SentenceEncoder) -> Iterator[None]:
-    """Whatever happens inside, leave no dropout and no gradients behind, and the random generators as they were.
+    """Whatever happens inside, leave no dropout and no gradients behind, and the model's random generators as they were.
 
     On a CPU all embeddings get sparse gradients: a dense one of the whole vocabulary, for every chunk of a batch, would take an
     eighth of the time.
@@ -356,6 +358,11 @@ def largest_spearman(result: dict[str, float]) -> float:
     """The score that picks the best model: the largest Spearman correlation, as sentence-transformers did up to 3.2.
 
     A model that gives all texts the same vector has none (NaN), which counts as -1, the worst.
+
+    Raises:
+        InputError: the evaluator gives none at all.
     """
-    correlations = (value for name, value in result.items() if "spearman" in name.split("_")[-2:])
+    correlations = [value for name, value in result.items() if "spearman" in name.split("_")[-2:]]
+    if not correlations:
+        raise InputError(f"the evaluator gives no Spearman correlation to pick the best model by: {', '.join(result)}")
     return max((value for value in correlations if not math.isnan(value)), default=-1.0)

@@ -111,7 +111,7 @@ def build_objectives(recipe: Recipe, examples: ExamplesByTask) -> tuple[list[Obj
                     f"{paths[0]}: --loss mnrl takes the texts of every row to belong together; leave out the rows with "
                     "a lower score or label, or use --loss cosine"
                 )
-            rows = [Example(row.texts) for row in rows]  # without labels, rows depend on each other: `share_of_batch`
+            rows = [Example(row.texts) for row in rows]  # no labels: the loss compares rows, see `share_of_batch`
             if task.batch_size == 1 and any(len(row.texts) == 2 for row in rows):
                 raise InputError("--batch-size 1: with mnrl a row's wrong answers are the other rows of its batch")
             loss, batches = MultipleNegativesRankingLoss(), NoDuplicatesBatches(rows, task.batch_size, recipe.seed)
@@ -143,7 +143,7 @@ def _download(recipe: Recipe, folder: Path, show_progress_bar: bool) -> Path:
     files = [corpora.STS_TRAIN, corpora.STS_DEV, corpora.STS_TEST]
     if any(task.data == "nli" for task in recipe.tasks):
         files += corpora.NLI_TRAIN
-    if os.environ.get("LOCAL_RANK", "0") == "0":
+    if os.environ.get("LOCAL_RANK", "0") == "0":  # one process on every machine; the others wait
         with tqdm(unit="B", unit_scale=True, disable=not show_progress_bar, leave=False) as bar:
 
             def show(path: str, have: int, length: int) -> None:

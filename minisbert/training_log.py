@@ -57,6 +57,8 @@ class TrainingLog:
             self._folder.mkdir(parents=True, exist_ok=True)
             if sizes is None:
                 shutil.rmtree(self._folder / EVENTS, ignore_errors=True)
+                for table in (self._folder / EVALUATIONS).glob("similarity_evaluation*_results.csv"):
+                    table.unlink()
             (self._folder / METRICS).touch()  # says that a run was begun here
             with contextlib.suppress(ImportError):
                 from torch.utils.tensorboard import SummaryWriter
@@ -100,6 +102,7 @@ class TrainingLog:
                 writer = csv.writer(file)
                 if path.stat().st_size == 0:
                     writer.writerow(["epoch", "steps", *EVALUATION_COLUMNS])
+                # "dev_spearman_cosine" goes into the column "cosine_spearman".
                 values = {"_".join(name.split("_")[-2:][::-1]): value for name, value in result.items()}
                 writer.writerow([epoch, step_in_epoch, *(values.get(column, "") for column in EVALUATION_COLUMNS)])
 

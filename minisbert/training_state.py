@@ -29,7 +29,7 @@ KEPT = 2  # checkpoints; the one before the last is there for the case that the 
 
 def save_state(
     folder: Path, step: int, model: nn.Module, optimizers: Sequence[torch.optim.Optimizer], state: Mapping[str, Any]
-) -> Path:
+) -> None:
     """Write a checkpoint after `step` steps, and remove all others but the one before it.
 
     Args:
@@ -38,9 +38,6 @@ def save_state(
         model: its parameters are saved.
         optimizers: their moments are saved.
         state: whatever else is needed, as JSON.
-
-    Returns:
-        The folder of the checkpoint.
 
     Raises:
         OSError: it cannot be written; those that were there before are left as they were.
@@ -69,10 +66,9 @@ def save_state(
         shutil.rmtree(temporary, ignore_errors=True)
         raise
     # Those of later steps were damaged, or the run would not have come from an earlier one.
-    before = [path for path in list_checkpoints(folder) if path <= target]
-    for path in set(list_checkpoints(folder)).difference(before[:KEPT]):
+    later = [path for path in list_checkpoints(folder) if path > target]
+    for path in [*later, *list_checkpoints(folder)[len(later) + KEPT :]]:
         shutil.rmtree(path, ignore_errors=True)
-    return target
 
 
 def list_checkpoints(folder: Path) -> list[Path]:

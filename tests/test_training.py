@@ -242,6 +242,11 @@ def test_spearman_in_the_name_of_the_data_is_no_score():
     assert largest_spearman(result) == 0.6
 
 
+def test_an_evaluator_without_a_spearman_correlation_is_refused():
+    with pytest.raises(InputError, match="no Spearman correlation to pick the best model by: accuracy"):
+        largest_spearman({"accuracy": 0.9})
+
+
 def test_a_run_without_a_checkpoint_begins_anew_and_says_so(tmp_path):
     with pytest.warns(UserWarning, match="no checkpoint to go on from; the run begins anew"):
         fit(tiny_model(), [cosine()], 1, output=tmp_path, resume=True, max_steps=1)

@@ -553,9 +553,29 @@ def test_resuming_another_run_is_refused(tmp_path):
             output=tmp_path, resume=True)  # fmt: skip
 
 
+def test_resuming_with_another_model_of_the_same_size_is_refused(tmp_path):
+    begin = [Objective(ShuffledBatches(PAIRS, 2, 7), CosineSimilarityLoss())]
+    fit(tiny_model("roberta"), begin, 1, output=tmp_path, max_steps=2, checkpoint_steps=1)
+    with pytest.raises(InputError, match=r"with config\.json hidden_dropout_prob 0\.1 instead of 0\.2"):
+        fit(tiny_model("roberta", hidden_dropout_prob=0.2), begin, 1, output=tmp_path, max_steps=2, resume=True)
+    with pytest.raises(InputError, match=r"with config\.json "):
+        fit(tiny_model("bert"), begin, 1, output=tmp_path, max_steps=2, resume=True)
+
+
+def test_a_run_without_clipping_can_be_resumed(tmp_path):
+    for resume in (False, True):
+        begin = [Objective(ShuffledBatches(PAIRS, 2, 7), CosineSimilarityLoss())]
+        fit(tiny_model(), begin, 1, output=tmp_path, max_grad_norm=math.inf, max_steps=2, checkpoint_steps=1,
+            resume=resume)  # fmt: skip
+    assert [line["step"] for line in metrics(tmp_path)] == [1, 2]
+
+
 def test_a_new_run_does_not_take_up_an_old_one(tmp_path):
     run(tmp_path, max_steps=4)
+    old_table = tmp_path / "eval" / "similarity_evaluation_old_results.csv"
+    old_table.write_text("", encoding="utf-8")
     run(tmp_path, max_steps=1)
+    assert not old_table.exists()
     assert list_checkpoints(tmp_path / "checkpoints") == []
     assert [line["step"] for line in metrics(tmp_path) if "losses" in line] == [1]
 
