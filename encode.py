@@ -17,28 +17,19 @@ import argparse
 import contextlib
 import functools
 import heapq
-import io
 import itertools
 import os
 import shutil
-import signal
 import sys
 import unicodedata
 import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import TYPE_CHECKING
 
 from minisbert.block_encoder import BlockEncoder, blocks, is_full
-from minisbert.command_line import OneLineParser, open_closed_streams
-from minisbert.errors import (
-    FILE_SYSTEM_EXIT_CODE,
-    INTERRUPTED_EXIT_CODE,
-    TERMINATED_EXIT_CODE,
-    InputError,
-    MinisbertError,
-    ModelError,
-)
+from minisbert.command_line import OneLineParser, exit_code_of, open_closed_streams, write_utf8
+from minisbert.errors import InputError, ModelError
 
 if TYPE_CHECKING:
     import numpy as np
@@ -50,10 +41,6 @@ DEFAULT_MODEL = Path(__file__).resolve().parent / "weights" / "ko-mini"
 SIMILARITY_ROWS_AT_ONCE = 64  # of the N x N matrix, which need not fit into memory
 MOST_ROWS_IN_GRID = 20
 DOCUMENT_PROMPTS = ("document", "passage")  # names that models give to the prompt of what a query is compared with
-
-
-class Terminated(BaseException):
-    """SIGTERM arrived."""
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -95,39 +82,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code."""
     open_closed_streams()
     args = build_parser().parse_args(argv)
-    signal.signal(signal.SIGTERM, _terminate)
-    with warnings.catch_warnings():
-        warnings.showwarning = lambda message, *_: _say(f"note: {message}")
-        warnings.simplefilter("default", UserWarning)  # says everything once
-        warnings.filterwarnings("ignore", r".* not in Unicode normal form C")  # `run` says it once for all blocks
-        try:
-            return run(args)
-        except MinisbertError as error:
-            _say(str(error))
-            return error.exit_code
-        except BrokenPipeError:  # the reader of standard output, perhaps `head`, has seen enough
-            _drop_standard_output()
-            return 0
-        except OSError as error:
-            if error.filename is None and args.output in (None, "-"):
-                _drop_standard_output()
-            _say(f"{error.filename or args.output or 'standard output'}: {error.strerror or error}")
-            return FILE_SYSTEM_EXIT_CODE
-        except MemoryError:
-            _say("out of memory; give fewer texts at a time")
-            return InputError.exit_code
-        except KeyboardInterrupt:
-            _say("interrupted")
-            return INTERRUPTED_EXIT_CODE
-        except Terminated:
-            _say("terminated")
-            return TERMINATED_EXIT_CODE
+    return exit_code_of(lambda: run(args), _say, None if args.output == "-" else args.output)
 
 
-def run(args: argparse.Namespace) -> int:
+def run(args: argparse.Namespace) -> None:
     """Do what the arguments say; errors are raised."""
+    warnings.filterwarnings("ignore", r".* not in Unicode normal form C")  # said below, once for all blocks
     check_usage(args)
-    _write_utf8(sys.stdout)
     with contextlib.ExitStack() as stack:
         texts = open_texts(args, stack)
         if args.output not in (None, "-"):
@@ -137,14 +98,16 @@ def run(args: argparse.Namespace) -> int:
         from minisbert.processes import is_main_process, join_processes
 
         args.device = stack.enter_context(join_processes(args.device, "gloo"))  # vectors are exchanged on the CPU
-        if not is_main_process():
+        main_process = is_main_process()
+        if not main_process:
             args.quiet = True
             sys.stdout = open(os.devnull, "w")
+        write_utf8(sys.stdout)
         options = {
             "max_tokens_per_batch": args.batch_tokens,
             "normalize_embeddings": args.normalize,
             "truncate_dim": args.truncate_dim,
-            "prompt": args.prompt,
+            "prompt": None if args.prompt is None else compose(args.prompt, args.nfc),
             "prompt_name": args.prompt_name,
             "show_progress_bar": False if args.quiet else None,
         }
@@ -153,7 +116,7 @@ def run(args: argparse.Namespace) -> int:
             print_most_similar(encoder, texts, compose(args.query, args.nfc), args.top_k)
         elif args.similarity:
             print_similarities(encoder, list(texts))
-        elif not is_main_process():  # the first process writes
+        elif not main_process:  # the first process writes
             for block in blocks(texts):
                 encoder(block)
         elif args.output not in (None, "-"):
@@ -163,16 +126,13 @@ def run(args: argparse.Namespace) -> int:
         else:
             show(encoder, list(texts))
         sys.stdout.flush()  # here a failure can still be reported
-        if not is_main_process():
-            return 0
-    if encoder.not_nfc:
+    if encoder.not_nfc and main_process:
         _say(
             f"note: {encoder.not_nfc} of {encoder.rows} texts are not in Unicode normal form C (decomposed Hangul, as "
             "from macOS), which most vocabularies do not know: pass --nfc"
         )
     if not args.quiet:
         _say(encoder.report())
-    return 0
 
 
 def check_usage(args: argparse.Namespace) -> None:
@@ -256,10 +216,8 @@ def write_vectors(encoder: BlockEncoder, texts: Iterator[str], args: argparse.Na
     from minisbert.processes import process_count
     from minisbert.vector_output import VectorFile
 
-    @functools.cache  # all weights are read for it
-    def identity() -> dict[str, Any]:
-        return {**encoder.identity(), "nfc": args.nfc, "compile": args.compile}
-
+    # All weights are read for it, once.
+    identity = functools.cache(lambda: {**encoder.identity(), "nfc": args.nfc, "compile": args.compile})
     path = Path(args.output)
     output = VectorFile(path)
     try:
@@ -270,10 +228,11 @@ def write_vectors(encoder: BlockEncoder, texts: Iterator[str], args: argparse.Na
             encoder.first_row = done
         for block in blocks(texts):
             output.append(block, encoder(block))
-            if is_full(block) and process_count() == 1:  # --resume needs neither the last block nor several processes
+            if (
+                is_full(block) and process_count() == 1
+            ):  # a last block needs no note, and several processes do not resume
                 output.note(identity())
-        none = encoder.model.encode([], truncate_dim=args.truncate_dim, show_progress_bar=False)
-        output.finish(width=none.shape[1])
+        output.finish(width=encoder.model.encode([], **encoder.options).shape[1])  # checks the options, texts or not
     except BaseException:
         kept = output.close()
         if kept:
@@ -341,21 +300,6 @@ def print_grid(similarities: "npt.NDArray[np.float32]", texts: list[str]) -> Non
 def _say(message: str) -> None:
     with contextlib.suppress(OSError):  # whoever closed standard error wants no messages
         print(f"encode.py: {message}", file=sys.stderr)
-
-
-def _write_utf8(stream: TextIO) -> None:
-    """Write UTF-8 whatever the locale says, as JSON must be; a terminal shows ? for what it does not know."""
-    if isinstance(stream, io.TextIOWrapper):
-        stream.reconfigure(encoding=None if stream.isatty() else "utf-8", errors="replace")
-
-
-def _drop_standard_output() -> None:
-    """Have what is still in the buffer of standard output go nowhere when Python ends."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-
-
-def _terminate(*_: object) -> None:
-    raise Terminated
 
 
 if __name__ == "__main__":

@@ -67,7 +67,7 @@ class BlockEncoder:
             float32 (N, D), in all processes.
 
         Raises:
-            MinisbertError: see `SentenceEncoder.encode`; a row of the message is one of the whole stream.
+            MinisbertError: see `SentenceEncoder.encode`; the row it names is one of the whole stream.
         """
         from minisbert.processes import process_count, share_of_rows
 
@@ -104,13 +104,15 @@ class BlockEncoder:
 
     def identity(self) -> dict[str, Any]:
         """What decides about the vectors: a resumed run must agree in all of it."""
+        from minisbert.devices import batch_budget
+
         return {
             "weights": self.model.fingerprint(),
             "folder": hashlib.sha256(repr(self.model.folder).encode()).hexdigest(),
             "max_length": self.model.max_seq_length,
             "device": self.model.device.type,
             "dtype": str(self.model.dtype),
-            "at_once": [ROWS_AT_ONCE, CHARACTERS_AT_ONCE],
+            "at_once": [ROWS_AT_ONCE, CHARACTERS_AT_ONCE, *batch_budget(self.model.device)],
             **{name: value for name, value in self.options.items() if name != "show_progress_bar"},
         }
 

@@ -8,6 +8,7 @@ Formats: https://github.com/huggingface/safetensors (8 bytes of length, a JSON h
 """
 
 import errno
+import functools
 import os
 import zipfile
 from collections.abc import Callable, Mapping, Sequence
@@ -213,20 +214,20 @@ def _open_safetensors(path: Path) -> dict[str, StoredTensor]:
     except (safetensors.SafetensorError, OSError) as error:
         raise ModelError(f"{path}: not a safetensors file: {one_line(error)}") from None
 
-    def reader(name: str) -> Callable[[], Tensor]:
-        def read() -> Tensor:
-            # Opened anew for every tensor: what is mapped into memory is then given back when the tensor is.
-            with safetensors.safe_open(path, framework="pt") as file:
-                tensor: Tensor = file.get_tensor(name)
-            return tensor
-
-        return read
-
     return {
-        name: StoredTensor(path, str(entry["dtype"]), tuple(entry["shape"]), reader(name))
+        name: StoredTensor(
+            path, str(entry["dtype"]), tuple(entry["shape"]), functools.partial(_read_tensor, path, name)
+        )
         for name, entry in header.items()
         if name != "__metadata__"
     }
+
+
+def _read_tensor(path: Path, name: str) -> Tensor:
+    # Opened anew for every tensor: what is mapped into memory is then given back when the tensor is.
+    with safetensors.safe_open(path, framework="pt") as file:
+        tensor: Tensor = file.get_tensor(name)
+    return tensor
 
 
 def _read_header(path: Path) -> dict[str, Any]:
@@ -283,12 +284,8 @@ def _open_pytorch_bin(path: Path) -> dict[str, StoredTensor]:
     ):
         raise ModelError(f"{path}: expected a dictionary of plain tensors, found something else")
     dtypes = {dtype: name for name, dtype in FLOATING_POINT.items()}
-
-    def reader(tensor: Tensor) -> Callable[[], Tensor]:
-        return lambda: tensor
-
     return {
-        name: StoredTensor(path, dtypes.get(tensor.dtype, str(tensor.dtype)), tuple(tensor.shape), reader(tensor))
+        name: StoredTensor(path, dtypes.get(tensor.dtype, str(tensor.dtype)), tuple(tensor.shape), tensor.detach)
         for name, tensor in tensors.items()
     }
 

@@ -13,7 +13,6 @@ import argparse
 import json
 import math
 import sys
-import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -21,9 +20,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from minisbert.command_line import OneLineParser, open_closed_streams
+from minisbert.command_line import OneLineParser, exit_code_of, open_closed_streams
 from minisbert.data import read_sts
-from minisbert.errors import FILE_SYSTEM_EXIT_CODE, INTERRUPTED_EXIT_CODE, InputError, MinisbertError
+from minisbert.errors import InputError
 
 if TYPE_CHECKING:
     from minisbert.sentence_encoder import SentenceEncoder
@@ -147,29 +146,18 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code."""
     open_closed_streams()
     args = build_parser().parse_args(argv)
-    with warnings.catch_warnings():
-        warnings.showwarning = lambda message, *_: print(f"evaluation: note: {message}", file=sys.stderr)
-        warnings.simplefilter("default", UserWarning)  # says everything once
-        try:
-            from minisbert.sentence_encoder import SentenceEncoder
+    return exit_code_of(lambda: run(args), lambda message: print(f"evaluation: {message}", file=sys.stderr))
 
-            sentences1, sentences2, scores = read_sts(args.data)
-            if len(scores) < 2:
-                raise InputError(f"{args.data}: {len(scores)} pairs, but at least 2 are needed to correlate")
-            model = SentenceEncoder.from_pretrained(
-                args.model, device=args.device, local_files_only=args.local_files_only
-            )
-            result = EmbeddingSimilarityEvaluator(sentences1, sentences2, scores, show_progress_bar=None)(model)
-        except MinisbertError as error:
-            print(f"evaluation: {error}", file=sys.stderr)
-            return error.exit_code
-        except OSError as error:
-            where = f"{error.filename}: {error.strerror}" if error.filename else str(error)
-            print(f"evaluation: {where}", file=sys.stderr)
-            return FILE_SYSTEM_EXIT_CODE
-        except KeyboardInterrupt:
-            print("evaluation: interrupted", file=sys.stderr)
-            return INTERRUPTED_EXIT_CODE
+
+def run(args: argparse.Namespace) -> None:
+    """Do what the arguments say; errors are raised."""
+    from minisbert.sentence_encoder import SentenceEncoder
+
+    sentences1, sentences2, scores = read_sts(args.data)
+    if len(scores) < 2:
+        raise InputError(f"{args.data}: {len(scores)} pairs, but at least 2 are needed to correlate")
+    model = SentenceEncoder.from_pretrained(args.model, device=args.device, local_files_only=args.local_files_only)
+    result = EmbeddingSimilarityEvaluator(sentences1, sentences2, scores, show_progress_bar=None)(model)
     if args.json:
         print(json.dumps({name: None if math.isnan(number) else number for name, number in result.items()}))
     else:
@@ -177,7 +165,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         for function in FUNCTIONS:
             numbers = (100 * result[f"{correlation}_{function}"] for correlation in ("pearson", "spearman"))
             print(f"{function:10}" + "".join(f"{number:10.2f}" for number in numbers))
-    return 0
+    sys.stdout.flush()  # here a failure can still be reported
 
 
 if __name__ == "__main__":

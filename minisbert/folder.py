@@ -29,7 +29,7 @@ from minisbert.similarity import SIMILARITY_FUNCTIONS
 CONFIG = "config.json"
 MODULES = "modules.json"
 SENTENCE_TRANSFORMERS_CONFIG = "config_sentence_transformers.json"
-# The first that is there counts; the name depends on the version and the class that saved the model.
+# The first that says something counts; the name depends on the version and the class that saved the model.
 SENTENCE_CONFIGS = (
     "sentence_bert_config.json",
     "sentence_roberta_config.json",

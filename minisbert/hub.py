@@ -11,6 +11,7 @@ import contextlib
 import errno
 import functools
 import logging
+import os
 import re
 import threading
 import time
@@ -53,6 +54,22 @@ class Unreachable(HubError):
 def is_hub_name(source: str) -> bool:
     """Whether `source` has the form "owner/name" or "owner/name@revision"."""
     return HUB_NAME.fullmatch(source) is not None
+
+
+def local_folder(
+    source: str | os.PathLike[str],
+    revision: str | None = None,
+    token: str | bool | None = None,
+    local_files_only: bool = False,
+    timeout: float | None = None,
+) -> Path:
+    """The folder that `source` means: an existing path is never looked up on the Hub. Arguments and errors: `download`."""
+    path = Path(source)
+    if path.exists() or not isinstance(source, str) or not is_hub_name(source):
+        if revision is not None:
+            raise InputError(f"{path}: a folder has no revisions; revision {revision!r} is for models on the Hub")
+        return path
+    return download(source, revision, token, local_files_only, timeout)
 
 
 def download(

@@ -4,11 +4,9 @@ Paper: Reimers & Gurevych 2019, "Sentence-BERT". Checked against sentence-transf
 Axis letters: see layers.py.
 """
 
-import contextlib
 import dataclasses
 import hashlib
 import os
-import sys
 import time
 import warnings
 from collections.abc import Callable, Iterable, Iterator
@@ -27,18 +25,16 @@ from minisbert import hub
 from minisbert.batching import Rows, plan_batches
 from minisbert.checkpoint import load_checkpoint, save_checkpoint
 from minisbert.devices import batch_budget, is_out_of_memory, usable_device
-from minisbert.errors import InputError, ModelError, NonFiniteError
+from minisbert.display import progress_bar
+from minisbert.errors import InputError, NonFiniteError
 from minisbert.families import family_of
 from minisbert.folder import ModelFolder, read_folder, write_folder
+from minisbert.model_tokenizer import build_tokenizer, check_max_seq_length
 from minisbert.pooling import Normalize, Pooling
 from minisbert.similarity import similarity
-from minisbert.tokenization import TokenizedTexts, Tokenizer, load_backend, token_content
-
-Vectors = npt.NDArray[np.float32]
-
+from minisbert.tokenization import TokenizedTexts, Tokenizer
 
 DTYPE_NAMES = {torch.float64: "float64", torch.float32: "float32", torch.bfloat16: "bfloat16", torch.float16: "float16"}
-UNKNOWN_TOKENS = ("[UNK]", "<unk>")  # of WordPiece and SentencePiece, where tokenizer_config.json names none
 
 
 @dataclass(frozen=True)
@@ -98,11 +94,11 @@ class SentenceEncoder(nn.Module):
         if dtype not in DTYPE_NAMES:
             raise InputError(f"dtype must be one of {', '.join(DTYPE_NAMES.values())}, found {dtype}")
         device = usable_device(device)
-        path = _locate(source, revision, token, local_files_only, hub_timeout)
+        path = hub.local_folder(source, revision, token, local_files_only, hub_timeout)
         folder = read_folder(path)
         family = family_of(folder)
         config = family.read_config(folder.config)
-        tokenizer = _build_tokenizer(folder, config, max_seq_length)
+        tokenizer = build_tokenizer(folder, config, max_seq_length)
         # Shapes alone: nothing is allocated before the checkpoint is known to fit.
         with torch.device("meta"), _NoRandomInit():
             encoder = family.encoder(config)
@@ -123,7 +119,7 @@ class SentenceEncoder(nn.Module):
 
     @max_seq_length.setter
     def max_seq_length(self, length: int) -> None:
-        _check_max_seq_length(length, self.encoder.config)
+        check_max_seq_length(length, self.encoder.config)
         self.tokenizer.max_seq_length = length
 
     @property
@@ -192,7 +188,7 @@ class SentenceEncoder(nn.Module):
 
         Returns:
             float32 (N, D); (D,) for a single text; (0, D) for no texts. Row i belongs to text i. An array, or a
-            tensor with `convert_to_tensor`.
+            tensor with `convert_to_tensor` (an inference tensor, as in the reference: clone it to train on it).
 
         Raises:
             TypeError: `sentences` or one of its rows is not text.
@@ -202,7 +198,6 @@ class SentenceEncoder(nn.Module):
         """
         start = time.perf_counter()
         self.eval()
-        single = isinstance(sentences, str)
         if not isinstance(sentences, Iterable) or isinstance(sentences, bytes | bytearray):
             raise TypeError(f"sentences must be a text or a list of texts, found {type(sentences).__name__}")
         texts = [sentences] if isinstance(sentences, str) else list(sentences)
@@ -224,7 +219,7 @@ class SentenceEncoder(nn.Module):
         if on_report is not None:
             counts = (len(tokenized.ids), tokenized.truncated, tokenized.unknown, tokenized.not_nfc)
             on_report(EncodeReport(len(texts), *counts, time.perf_counter() - start))
-        result = embeddings[0] if single else embeddings
+        result = embeddings[0] if isinstance(sentences, str) else embeddings
         return torch.from_numpy(result).to(self.device) if convert_to_tensor else result
 
     def _width(self, truncate_dim: int | None) -> int:
@@ -251,10 +246,10 @@ class SentenceEncoder(nn.Module):
         default_tokens, batch_cost = batch_budget(self.device)
         if max_tokens is not None and max_tokens < 1:
             raise InputError(f"max_tokens_per_batch must be at least 1, found {max_tokens}")
-        todo = plan_batches(texts.lengths, max_tokens or default_tokens, batch_cost)[::-1]
+        todo = plan_batches(texts.lengths, max_tokens or default_tokens, batch_cost)[::-1]  # the next one is at the end
         halved = False
         finished: tuple[Rows, Tensor] | None = None
-        with _progress_bar(len(texts.ends), show_progress_bar) as advance:
+        with progress_bar(len(texts.ends), show_progress_bar) as advance:
             while todo:
                 rows = todo.pop()
                 input_ids, mask = self.tokenizer.pad(texts, rows)
@@ -330,64 +325,7 @@ class _NoRandomInit(TorchFunctionMode):
         return None if func is nn.init.normal_ else func(*args, **(kwargs or {}))
 
 
-def _locate(
-    source: str | os.PathLike[str],
-    revision: str | None,
-    token: str | bool | None,
-    local_files_only: bool,
-    hub_timeout: float | None,
-) -> Path:
-    """The local folder that `source` means; an existing path is never looked up on the Hub."""
-    path = Path(source)
-    if path.exists() or not isinstance(source, str) or not hub.is_hub_name(source):
-        if revision is not None:
-            raise InputError(f"{path}: a folder has no revisions; revision {revision!r} is for models on the Hub")
-        return path
-    return hub.download(source, revision, token, local_files_only, hub_timeout)
-
-
-def _build_tokenizer(folder: ModelFolder, config: Any, max_seq_length: int | None) -> Tokenizer:
-    backend = load_backend(folder.tokenizer_files, segments_of_pairs=folder.config["model_type"] == "bert")
-    special = backend.encode("").ids
-    if not special:
-        raise ModelError("tokenizer.json: adds no special tokens, so that an empty text would have no tokens at all")
-    largest_id = max([*backend.get_vocab(with_added_tokens=True).values(), *special])
-    if largest_id >= config.vocab_size:
-        raise ModelError(
-            f"tokenizer.json: has the token id {largest_id}, but the model has {config.vocab_size} embeddings"
-        )
-    if max_seq_length is None:
-        max_seq_length = min(folder.max_seq_length or config.longest_text, config.longest_text)
-        if max_seq_length <= len(special):
-            raise ModelError(
-                f"the model cuts texts to {max_seq_length} tokens, but tokenizer.json adds {len(special)} to each"
-            )
-    _check_max_seq_length(max_seq_length, config)
-    named = getattr(backend.model, "unk_token", None) or token_content(folder.tokenizer_config.get("unk_token"))
-    unknown_token = named or next((token for token in UNKNOWN_TOKENS if backend.token_to_id(token) is not None), None)
-    return Tokenizer(backend, config.pad_token_id, max_seq_length, unknown_token, folder.lowercase)
-
-
-def _check_max_seq_length(length: int, config: Any) -> None:
-    if length > config.longest_text:
-        raise InputError(f"max_seq_length can be at most {config.longest_text} for this model, found {length}")
-
-
-def _check_finite(embeddings: Vectors) -> None:
+def _check_finite(embeddings: npt.NDArray[np.float32]) -> None:
     if not np.isfinite(embeddings.sum(dtype=np.float64)):  # cheaper than to look at every value when all is well
         bad = np.flatnonzero(~np.isfinite(embeddings).all(axis=1))
         raise NonFiniteError("the vector is NaN or infinite; with float16, use bfloat16 or float32", row=int(bad[0]))
-
-
-@contextlib.contextmanager
-def _progress_bar(total: int, show: bool | None) -> Iterator[Callable[[int], object]]:
-    """A progress bar on standard error, or a silent stand-in; yields the function that advances it."""
-    if show is None:
-        show = sys.stderr is not None and sys.stderr.isatty()
-    if not show:
-        yield lambda rows: None
-        return
-    from huggingface_hub.utils import tqdm  # imported here because it takes longer than to encode a few texts
-
-    with tqdm(total=total, unit="text", leave=False) as bar:
-        yield bar.update

@@ -5,6 +5,7 @@ was saved: both are reset here. Folders older than that file hold vocab.txt, fro
 BERT is built (Devlin et al. 2018; Schuster & Nakajima 2012). Axis letters: see layers.py.
 """
 
+import functools
 import re
 import unicodedata
 from collections.abc import Mapping, Sequence
@@ -46,7 +47,7 @@ class TokenizedTexts:
     # Texts not in Unicode normal form C, such as Hangul typed on macOS: mostly [UNK] to a Korean vocabulary.
     not_nfc: int
 
-    @property
+    @functools.cached_property
     def lengths(self) -> npt.NDArray[np.int64]:
         """Number of tokens of each text, special tokens included: (N,)."""
         return np.diff(self.ends, prepend=0)
@@ -136,17 +137,18 @@ class Tokenizer:
         a text has the first tokens of the whole if it has as many more as a word can have; else a longer start is
         tried.
         """
-        limit = _tokens_of_last_word(self.backend)
-        if limit is None:
+        longest = _longest_word(self.backend)
+        if longest is None:
             return self.backend.encode_batch(texts)
-        size = CHARACTERS_PER_TOKEN * (self.max_seq_length + limit)  # characters
+        size = CHARACTERS_PER_TOKEN * (self.max_seq_length + longest)  # characters
         encodings = self.backend.encode_batch([text[:size] for text in texts])
         special = self.backend.num_special_tokens_to_add(is_pair=False)
         for row, text in enumerate(texts):
             start = size
-            while start < len(text) and sum(len(part) - special for part in encodings[row].overflowing) < limit:
-                # Few tokens from many characters: runs longer than any word. Shortened, they mean the same.
-                text = re.sub("|".join(f"{run}{{{limit},}}" for run in ENDLESS_RUNS), lambda run: run[0][:limit], text)
+            while start < len(text) and sum(len(part) - special for part in encodings[row].overflowing) < longest:
+                # Few tokens from many characters: runs longer than any word. Cut to a length that still is, they mean the same.
+                runs = "|".join(f"{run}{{{longest},}}" for run in ENDLESS_RUNS)
+                text = re.sub(runs, lambda run: run[0][:longest], text)
                 start *= CHARACTERS_PER_TOKEN
                 encodings[row] = self.backend.encode(text[:start])
         return encodings
@@ -170,8 +172,8 @@ class Tokenizer:
         return torch.from_numpy(input_ids), None if real.all() else torch.from_numpy(real)
 
 
-def _tokens_of_last_word(backend: tokenizers.Tokenizer) -> int | None:
-    """More tokens than the word or special token at the end of a text can have; None without BERT's rules.
+def _longest_word(backend: tokenizers.Tokenizer) -> int | None:
+    """More characters, and so more tokens, than a word or special token can have; None without BERT's rules.
 
     BERT's rules: text is divided at white space and punctuation, whatever stands farther off, and a word of too many
     characters is one unknown token. Special tokens in brackets do not disturb this; other added tokens might.

@@ -134,10 +134,10 @@ class VectorFile:
         self._file.seek(0)
         self._file.write(self._header(width))  # the first one could not know the number of rows
         flush_to_disk(self._file)
-        self._file.close()
         if self.form == ".npz":
-            self._pack_npz()
-        else:
+            self._pack_npz()  # before the file is closed, which gives up the lock
+        self._file.close()
+        if self.form != ".npz":
             self._part.replace(self.path)
         self.discard()
 
@@ -160,7 +160,7 @@ class VectorFile:
         """What `note` has written last; None if there is nothing, or not what it speaks of."""
         try:
             journal = read_json_object(self._journal)
-            whole = self._part.stat().st_size >= journal["bytes"] >= 0 < journal["rows"]
+            whole = 0 < journal["rows"] and 0 <= journal["bytes"] <= self._part.stat().st_size
             return journal if whole and {"texts", "run"} <= journal.keys() else None
         except (ModelError, OSError, KeyError, TypeError):
             return None

@@ -23,7 +23,7 @@ import torch
 from safetensors.numpy import load_file
 
 import encode
-from minisbert import SentenceEncoder, bert, block_encoder
+from minisbert import SentenceEncoder, bert, block_encoder, devices
 from tests.benchmarks import soak_encode
 from tests.tiny import SENTENCES, tiny_folder
 
@@ -361,6 +361,7 @@ def test_E6_decomposed_hangul_is_told_once_and_composed_on_demand(run, monkeypat
     assert is_one_line(err)
     assert Path("c.npy").read_bytes() == Path("a.npy").read_bytes() != Path("b.npy").read_bytes()
     assert run("--nfc", "--query", decomposed[0], *SENTENCES)[1] == run("--query", SENTENCES[0], *SENTENCES)[1]
+    assert run("--nfc", "--prompt", decomposed[0], *SENTENCES)[1] == run("--prompt", SENTENCES[0], *SENTENCES)[1]
 
 
 def test_E9_row_i_is_line_i(run, monkeypatch, model):
@@ -523,7 +524,7 @@ def interrupted(run, monkeypatch):
     return run
 
 
-def test_E15_another_input_or_option_is_not_mixed_in(interrupted, model, tmp_path):
+def test_E15_another_input_or_option_is_not_mixed_in(interrupted, tmp_path, monkeypatch):
     run = interrupted
     Path("b.txt").write_text("\n".join(["밥", *sentences(30)[1:]]), encoding="utf-8")
     Path("c.txt").write_text("\n".join(sentences(10)), encoding="utf-8")
@@ -533,6 +534,9 @@ def test_E15_another_input_or_option_is_not_mixed_in(interrupted, model, tmp_pat
         assert code == 2, change
         assert "start anew without --resume" in err
         assert Path(".a.npy.journal").exists()  # a slip of the user costs nothing
+    with monkeypatch.context() as patch:
+        patch.setattr(devices, "batch_budget", lambda _: (16, 0))  # as another version of the program might have it
+        assert run("-i", "a.txt", "-o", "a.npy", "--resume")[0] == 2
     assert run("-i", "a.txt", "-o", "a.npy", "--resume")[0] == 0
     run("-i", "a.txt", "-o", "b.npy")
     assert Path("a.npy").read_bytes() == Path("b.npy").read_bytes()

@@ -116,7 +116,7 @@ def test_E4_the_start_of_a_text_has_the_first_tokens_of_the_whole(monkeypatch, s
     backend.model.max_input_chars_per_word = 20
     backend.add_special_tokens(["<한국>", "[a]"])
     tokenizer = Tokenizer(backend, 0, max_seq_length, "[UNK]")
-    assert tokenization._tokens_of_last_word(backend) is not None
+    assert tokenization._longest_word(backend) is not None
     generator = random.Random(max_seq_length)
     texts = [random_text(generator) for _ in range(200)]
     cut = tokenizer(texts)

@@ -1,6 +1,10 @@
 """Proves the correlations against values worked out by hand and against what must hold for all, and the command."""
 
 import json
+import os
+import signal
+import subprocess
+import sys
 import unicodedata
 
 import numpy as np
@@ -110,6 +114,7 @@ def model(tmp_path_factory):
 @pytest.fixture
 def run(model, capsys, tmp_path):
     """Runs the command on a KorSTS file of these lines; returns exit code, standard output, standard error."""
+    handler = signal.getsignal(signal.SIGTERM)
 
     def run(lines, *arguments):
         data = tmp_path / "sts.tsv"
@@ -118,7 +123,8 @@ def run(model, capsys, tmp_path):
         printed = capsys.readouterr()
         return code, printed.out, printed.err
 
-    return run
+    yield run
+    signal.signal(signal.SIGTERM, handler)
 
 
 def pairs(scores):
@@ -137,6 +143,16 @@ def test_the_command_prints_eight_numbers(run):
     assert (code, err, len(numbers)) == (0, "", 8)
     for function, *shown in table[1:]:
         assert shown == [f"{100 * numbers[f'{correlation}_{function}']:.2f}" for correlation in ("pearson", "spearman")]
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="a device that Linux has")
+def test_numbers_that_cannot_be_printed_are_one_line(model, tmp_path):
+    (tmp_path / "sts.tsv").write_text(pairs([0.0, 1.5]), encoding="utf-8")
+    command = [sys.executable, "-m", "minisbert.evaluation", "-m", model, "--data", str(tmp_path / "sts.tsv")]
+    with open("/dev/full", "wb") as full:
+        done = subprocess.run([*command, "--device", "cpu"], stdout=full, stderr=subprocess.PIPE, check=False)
+    assert done.returncode == 5
+    assert done.stderr == b"evaluation: standard output: No space left on device\n"
 
 
 def test_numbers_that_do_not_exist_are_null_in_json(run):

@@ -18,7 +18,7 @@ ORDER = (
     "config devices files text_input command_line",
     "bert roberta deberta_v2 tokenizer_checks tables",
     "tokenization checkpoint folder vector_output data training_log",
-    "hub_cache hub_answers corpora training_state families processes",
+    "hub_cache hub_answers corpora training_state families processes model_tokenizer",
     "hub",
     "sentence_encoder",
     "training evaluation block_encoder",

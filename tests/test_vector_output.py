@@ -146,6 +146,20 @@ def test_one_output_has_one_writer(tmp_path):
     VectorFile(tmp_path / "a.npy").close()
 
 
+def test_an_archive_has_one_writer_until_it_is_packed(tmp_path, monkeypatch):
+    output = write(tmp_path / "a.npz", (0, 5))
+    pack = VectorFile._pack_npz
+
+    def while_another_begins(self):
+        with pytest.raises(InputError, match="another run is writing it"):
+            VectorFile(tmp_path / "a.npz")
+        pack(self)
+
+    monkeypatch.setattr(VectorFile, "_pack_npz", while_another_begins)
+    output.finish(width=3)
+    assert (load(tmp_path / "a.npz") == VECTORS).all()
+
+
 def test_an_output_is_checked_beforehand(tmp_path):
     check_output(tmp_path / "a.npy", overwrite=False)
     assert list(tmp_path.iterdir()) == []

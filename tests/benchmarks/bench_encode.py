@@ -43,7 +43,9 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--compile", action="store_true", help="measure ours compiled too")
-    parser.add_argument("--parts", action="store_true", help="measure what the bare matrix products take")
+    parser.add_argument(
+        "--parts", action="store_true", help="measure where our time goes: tokenising, products, padding"
+    )
     args = parser.parse_args()
     sentences = korsts_sentences(args.korsts, args.sentences)
     print_json(device=device_name(args.device), torch=torch.__version__, threads=torch.get_num_threads())
@@ -161,7 +163,7 @@ def measure_parts(model: SentenceEncoder, sentences: list[str]) -> None:
 
 
 def seconds_of(compute: Callable[[], object], device: torch.device) -> float:
-    """What a computation takes."""
+    """How long a computation takes, in seconds; a GPU is waited for."""
     wait = torch.cuda.synchronize if device.type == "cuda" else lambda: None
     wait()
     start = time.perf_counter()
