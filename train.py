@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, Any
 
 from minisbert.command_line import OneLineParser, open_closed_streams
 from minisbert.errors import FILE_SYSTEM_EXIT_CODE, TERMINATED_EXIT_CODE, InputError, MinisbertError
-from minisbert.recipes import RECIPES, Recipe, Task, describe_recipes
+from minisbert.recipes import RECIPES, Recipe, describe_recipes, own_recipe
 
 if TYPE_CHECKING:
     from minisbert.evaluation import EmbeddingSimilarityEvaluator
@@ -34,8 +34,6 @@ if TYPE_CHECKING:
     from minisbert.training_log import StepReport
 
 DATA_CACHE = Path(__file__).resolve().parent / "weights" / "data"
-
-OWN_SEED = 42
 SAME_SIGNAL = 1.0  # seconds; torchrun passes on to its processes what the terminal has sent them already
 
 # The least and the largest value of every number on the command line.
@@ -112,13 +110,7 @@ def build_parser() -> argparse.ArgumentParser:
     warmup.add_argument("--warmup-steps", type=int, metavar="N", help="steps on which the rate goes up")
     add("--weight-decay", type=float, metavar="X", help="share of the learning rate by which weights shrink in a step")
     add("--max-grad-norm", type=float, metavar="X", help="longer gradients are shortened to this length")
-    add(
-        "--evaluation-steps",
-        type=int,
-        default=1000,
-        metavar="N",
-        help="evaluate every N steps of an epoch (default: 1000)",
-    )
+    add("--evaluation-steps", type=int, default=1000, metavar="N", help="evaluate every N steps of an epoch (1000)")
     add("--max-steps", type=int, metavar="N", help="stop after N steps; the schedule ends there")
     add("--seed", type=int, metavar="N", help="of triplets, batches and dropout")
     add("--matryoshka-dims", metavar="A,B,..", help="train the first A, B, .. columns of the vectors too")
@@ -280,18 +272,7 @@ def choose_recipe(args: argparse.Namespace) -> Recipe:
     else:
         if args.loss is None or args.model is None:
             raise InputError("--train needs --loss and --model")
-        task = Task("own", args.loss, 16)
-        recipe = Recipe(
-            "own",
-            args.model,
-            (task,),
-            epochs=1,
-            warmup=0.1,
-            seed=OWN_SEED,
-            optimizer="adamw",
-            eps=1e-8,
-            max_seq_length=None,
-        )
+        recipe = own_recipe(args.model, args.loss)
     owns_data = any(task.data == "own" for task in recipe.tasks)
     if owns_data != (args.train is not None):
         raise InputError(

@@ -67,6 +67,12 @@ _ROWS = (
 RECIPES = {recipe.name: recipe for recipe in _ROWS}
 
 
+def own_recipe(base: str, loss: str) -> Recipe:
+    """How data of one's own are trained on if the flags say nothing else."""
+    task = Task("own", loss, 16)
+    return Recipe("own", base, (task,), 1, 0.1, 42, optimizer="adamw", eps=1e-8, max_seq_length=None)
+
+
 def describe_recipes() -> str:
     """The recipes as a table.
 
