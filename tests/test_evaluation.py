@@ -149,8 +149,11 @@ def test_the_command_prints_eight_numbers(run):
 def test_numbers_that_cannot_be_printed_are_one_line(model, tmp_path):
     (tmp_path / "sts.tsv").write_text(pairs([0.0, 1.5]), encoding="utf-8")
     command = [sys.executable, "-m", "minisbert.evaluation", "-m", model, "--data", str(tmp_path / "sts.tsv")]
+    environment = {**os.environ, "PYTHONUNBUFFERED": ""}  # the numbers then fail to leave the buffer, not to enter it
     with open("/dev/full", "wb") as full:
-        done = subprocess.run([*command, "--device", "cpu"], stdout=full, stderr=subprocess.PIPE, check=False)
+        done = subprocess.run(
+            [*command, "--device", "cpu"], stdout=full, stderr=subprocess.PIPE, env=environment, check=False
+        )
     assert done.returncode == 5
     assert done.stderr == b"evaluation: standard output: No space left on device\n"
 
