@@ -160,8 +160,10 @@ def fit(
         names = [f"{name}-{number}" for number, name in enumerate(names, start=1)]
     output = None if output is None else Path(output)
     log = TrainingLog(output if is_main_process() else None, evaluator.name if evaluator is not None else "")
+    config = vars(model.encoder.config)
     settings = {  # what must be the same for a run to be resumed
-        **{f"config.json {name}": value for name, value in model.folder.config.items()},
+        "encoder": type(model.encoder).__name__,
+        **{name: sorted(value) if isinstance(value, frozenset) else value for name, value in config.items()},
         "pooling": model.pooling.mode,
         "max_seq_length": model.max_seq_length,
         "tokenizer": hashlib.sha256(model.tokenizer.backend.to_str().encode()).hexdigest(),
