@@ -24,7 +24,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from minisbert.command_line import OneLineParser, open_closed_streams
+from minisbert.command_line import OneLineParser, exit_code_of, open_closed_streams
 from minisbert.errors import FILE_SYSTEM_EXIT_CODE, TERMINATED_EXIT_CODE, InputError, MinisbertError
 from minisbert.recipes import RECIPES, Recipe, describe_recipes, own_recipe
 
@@ -134,8 +134,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     open_closed_streams()
     args = build_parser().parse_args(argv)
     if args.list_recipes:
-        print(describe_recipes())
-        return 0
+        return exit_code_of(lambda: print(describe_recipes(), flush=True), _say)
     stop = Stop()
     with warnings.catch_warnings():
         warnings.showwarning = lambda message, *_: _say(f"note: {message}")

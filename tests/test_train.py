@@ -6,6 +6,7 @@ All calls are of `main` in this process, on tiny models and a small copy of the 
 import json
 import os
 import signal
+import sys
 import unicodedata
 
 import pytest
@@ -122,6 +123,14 @@ def test_list_recipes(run):
     assert "kf-deberta-multitask" in out
     assert "nli 128 mnrl, sts 8 cosine" in out
     assert "86.25" in out
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="a device that Linux has")
+def test_a_list_that_cannot_be_printed_is_one_line(run, monkeypatch):
+    with open("/dev/full", "w", encoding="utf-8") as full:
+        monkeypatch.setattr(sys, "stdout", full)
+        code, _, err = run("--list-recipes")
+    assert (code, err) == (5, ["train.py: standard output: No space left on device"])
 
 
 def test_a_recipe_from_data_to_model_card(recipe, place):
