@@ -142,7 +142,7 @@ def relative_shift(by_distance: Tensor) -> Tensor:
 
 
 class DisentangledAttention(nn.Module):
-    """Self-attention whose scores see content and relative position (section 3.1 of the paper)."""
+    """x + Dropout(attention(x)), where scores see content and relative position (section 3.1 of the paper)."""
 
     def __init__(self, config: DebertaV2Config) -> None:
         super().__init__()
@@ -151,7 +151,7 @@ class DisentangledAttention(nn.Module):
         self.terms = config.pos_att_type
         self.scale = (D // self.heads * (1 + len(self.terms))) ** -0.5
         self.attention_dropout = config.attention_probs_dropout_prob
-        self.relative_dropout = nn.Dropout(config.hidden_dropout_prob)
+        self.dropout = config.hidden_dropout_prob
         self.query = Linear(D, D)
         self.key = Linear(D, D)
         self.value = Linear(D, D)
@@ -170,7 +170,7 @@ class DisentangledAttention(nn.Module):
             rows: (2T,) int64 from `relative_rows`, given with `table`.
 
         Returns:
-            (B, T, D), before dropout and residual.
+            (B, T, D): x and what was gathered, before LayerNorm.
         """
         B, T, D = x.shape
         query = self.query(x).view(B, T, self.heads, -1).transpose(1, 2)  # (B, H, T, K)
@@ -179,14 +179,14 @@ class DisentangledAttention(nn.Module):
         bias = attention_mask
         if table is not None and rows is not None:
             # Dropout falls on the table, before its rows are repeated: all distances of a bucket keep or lose it.
-            relative = self.relative_dropout(table)[rows]  # (2T, D)
+            relative = F.dropout(table, self.dropout, self.training)[rows]  # (2T, D)
             bias = self.position_scores(query, key, relative)  # (B, H, T, T)
             if attention_mask is not None:
                 bias = bias.masked_fill(~attention_mask, float("-inf"))
         # A mask of numbers is added to the scaled scores of the contents.
         dropout = self.attention_dropout if self.training else 0.0
         mixed = F.scaled_dot_product_attention(query, key, value, bias, dropout, scale=self.scale)  # (B, H, T, K)
-        return self.output(mixed.transpose(1, 2).reshape(B, T, D))  # (B, T, D)
+        return self.output.add_to(x, mixed.transpose(1, 2).reshape(B, T, D), self.dropout)  # (B, T, D)
 
     def position_scores(self, query: Tensor, key: Tensor, relative: Tensor) -> Tensor:
         """The scaled sum of "c2p" and "p2c", (B, H, T, T); `relative` (2T, D) is ordered by falling distance."""
@@ -212,21 +212,20 @@ class DisentangledAttention(nn.Module):
 
 
 class DebertaV2Layer(nn.Module):
-    """Attention, then feed-forward, each as x = LayerNorm(x + Dropout(f(x)))."""
+    """Attention, then feed-forward, each LayerNorm(x + Dropout(f(x))); they add x themselves."""
 
     def __init__(self, config: DebertaV2Config) -> None:
         super().__init__()
         D, eps = config.hidden_size, config.layer_norm_eps
         self.attention = DisentangledAttention(config)
         self.attention_norm = nn.LayerNorm(D, eps=eps)
-        self.feed_forward = FeedForward(D, config.intermediate_size, config.hidden_act)
+        self.feed_forward = FeedForward(D, config.intermediate_size, config.hidden_act, config.hidden_dropout_prob)
         self.feed_forward_norm = nn.LayerNorm(D, eps=eps)
-        self.dropout = nn.Dropout(config.hidden_dropout_prob)
 
     def forward(self, x: Tensor, attention_mask: Tensor | None, table: Tensor | None, rows: Tensor | None) -> Tensor:
         """Map (B, T, D) to (B, T, D); the other arguments as in `DisentangledAttention`."""
-        x = self.attention_norm(x + self.dropout(self.attention(x, attention_mask, table, rows)))
-        return self.feed_forward_norm(x + self.dropout(self.feed_forward(x)))
+        x = self.attention_norm(self.attention(x, attention_mask, table, rows))
+        return self.feed_forward_norm(self.feed_forward(x))
 
 
 class DebertaV2Embeddings(nn.Module):

@@ -44,6 +44,10 @@ EMULATES_BFLOAT16 = (
 )
 
 
+def _is_emulated(x: Tensor) -> bool:
+    return EMULATES_BFLOAT16 and x.dtype == torch.bfloat16 and x.device.type == "cpu"
+
+
 class Linear(nn.Linear):
     """y = x Wᵀ + b. Where a CPU would emulate bfloat16, the product is taken in float32, four times as fast.
 
@@ -52,17 +56,29 @@ class Linear(nn.Linear):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (..., in_features) to (..., out_features)."""
-        if EMULATES_BFLOAT16 and x.dtype == torch.bfloat16 and x.device.type == "cpu":
+        if _is_emulated(x):
             return F.linear(x.float(), self.weight.float(), self.bias.float()).bfloat16()
         return super().forward(x)
 
+    def add_to(self, residual: Tensor, x: Tensor, dropout: float) -> Tensor:
+        """Return residual + Dropout(x Wᵀ + b), with which every sub-layer ends: (B, T, out_features).
+
+        Without gradients the product is added up on top of residual + b. That reads and writes less than a product and a
+        sum after it: 2 % of encoding on a CPU.
+        """
+        if self.training or torch.is_grad_enabled() or x.dtype != residual.dtype or _is_emulated(x):
+            return residual + F.dropout(self(x), dropout, self.training)
+        total = (residual + self.bias).flatten(0, 1)  # (B·T, out_features)
+        return total.addmm_(x.flatten(0, 1), self.weight.t()).view_as(residual)
+
 
 class MultiHeadAttention(nn.Module):
-    """Scaled dot-product self-attention with H heads (Vaswani et al. 2017, section 3.2)."""
+    """x + Dropout(attention(x)): scaled dot-product self-attention with H heads (Vaswani et al. 2017, section 3.2)."""
 
-    def __init__(self, width: int, heads: int, dropout: float) -> None:
+    def __init__(self, width: int, heads: int, attention_dropout: float, dropout: float) -> None:
         super().__init__()
         self.heads = heads
+        self.attention_dropout = attention_dropout
         self.dropout = dropout
         self.query = Linear(width, width)
         self.key = Linear(width, width)
@@ -77,34 +93,35 @@ class MultiHeadAttention(nn.Module):
             attention_mask: (B, 1, 1, T) bool, True = real token; None = all are.
 
         Returns:
-            (B, T, D), before dropout and residual.
+            (B, T, D): x and what was gathered, before LayerNorm.
         """
         B, T, D = x.shape
         query = self.query(x).view(B, T, self.heads, -1).transpose(1, 2)  # (B, H, T, K)
         key = self.key(x).view(B, T, self.heads, -1).transpose(1, 2)  # (B, H, T, K)
         value = self.value(x).view(B, T, self.heads, -1).transpose(1, 2)  # (B, H, T, K)
         mixed = F.scaled_dot_product_attention(
-            query, key, value, attn_mask=attention_mask, dropout_p=self.dropout if self.training else 0.0
+            query, key, value, attn_mask=attention_mask, dropout_p=self.attention_dropout if self.training else 0.0
         )  # (B, H, T, K)
-        return self.output(mixed.transpose(1, 2).reshape(B, T, D))  # (B, T, D)
+        return self.output.add_to(x, mixed.transpose(1, 2).reshape(B, T, D), self.dropout)  # (B, T, D)
 
 
 class FeedForward(nn.Module):
-    """Two linear maps with an activation between, the same for every token (Vaswani et al. 2017, section 3.3)."""
+    """x + Dropout(f(x)): two linear maps with an activation between, token by token (Vaswani et al. 2017, section 3.3)."""
 
-    def __init__(self, width: int, feed_forward_width: int, activation: str) -> None:
+    def __init__(self, width: int, feed_forward_width: int, activation: str, dropout: float) -> None:
         super().__init__()
         self.expand = Linear(width, feed_forward_width)
         self.contract = Linear(feed_forward_width, width)
         self.activation = ACTIVATIONS[activation]
+        self.dropout = dropout
 
     def forward(self, x: Tensor) -> Tensor:
-        """Map (B, T, D) to (B, T, D) by way of (B, T, F)."""
-        return self.contract(self.activation(self.expand(x)))
+        """Map (B, T, D) to (B, T, D), before LayerNorm, by way of (B, T, F)."""
+        return self.contract.add_to(x, self.activation(self.expand(x)), self.dropout)
 
 
 class EncoderLayer(nn.Module):
-    """One layer of BERT and RoBERTa: attention, then feed-forward, each as x = LayerNorm(x + Dropout(f(x)))."""
+    """A layer of BERT and RoBERTa: attention, then feed-forward, each LayerNorm(x + Dropout(f(x))); they add x themselves."""
 
     def __init__(
         self,
@@ -117,13 +134,12 @@ class EncoderLayer(nn.Module):
         attention_dropout: float,
     ) -> None:
         super().__init__()
-        self.attention = MultiHeadAttention(width, heads, attention_dropout)
+        self.attention = MultiHeadAttention(width, heads, attention_dropout, hidden_dropout)
         self.attention_norm = nn.LayerNorm(width, eps=layer_norm_eps)
-        self.feed_forward = FeedForward(width, feed_forward_width, activation)
+        self.feed_forward = FeedForward(width, feed_forward_width, activation, hidden_dropout)
         self.feed_forward_norm = nn.LayerNorm(width, eps=layer_norm_eps)
-        self.dropout = nn.Dropout(hidden_dropout)
 
     def forward(self, x: Tensor, attention_mask: Tensor | None) -> Tensor:
         """Map (B, T, D) to (B, T, D); `attention_mask` as in `MultiHeadAttention`."""
-        x = self.attention_norm(x + self.dropout(self.attention(x, attention_mask)))
-        return self.feed_forward_norm(x + self.dropout(self.feed_forward(x)))
+        x = self.attention_norm(self.attention(x, attention_mask))
+        return self.feed_forward_norm(self.feed_forward(x))

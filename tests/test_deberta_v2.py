@@ -51,7 +51,7 @@ def naive_attention(attention, config, x, mask, table):
                     scores.append(score if mask[b, j] else score - math.inf)
                 weights = torch.softmax(torch.stack(scores) / math.sqrt(K * (1 + len(config.pos_att_type))), dim=0)
                 mixed[b, i, h] = weights @ value[b, :, h]
-    return attention.output(mixed.flatten(2))
+    return x + attention.output(mixed.flatten(2))
 
 
 @pytest.mark.parametrize("relative", [True, False])

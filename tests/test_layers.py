@@ -83,6 +83,33 @@ def test_every_norm_has_the_epsilon_of_the_configuration(model_type):
     assert [norm.eps for norm in norms] == [0.25] * (6 if model_type == "deberta-v2" else 5)
 
 
+@pytest.mark.parametrize("gradients", [False, True])
+def test_adding_to_a_residual(gradients):
+    torch.manual_seed(0)
+    linear, x, residual = layers.Linear(4, 6).double(), torch.randn(2, 3, 4).double(), torch.randn(2, 3, 6).double()
+    untouched = residual.clone()
+    with torch.set_grad_enabled(gradients):
+        found = linear.eval().add_to(residual, x, dropout=0.5)
+        all_dropped = linear.train().add_to(residual, x, dropout=1.0)
+    exact = residual + torch.einsum("bti,oi->bto", x, linear.weight) + linear.bias
+    torch.testing.assert_close(found, exact, atol=1e-12, rtol=0)
+    assert torch.equal(all_dropped, residual)
+    assert torch.equal(residual, untouched)
+    assert found.requires_grad is gradients
+
+
+@pytest.mark.parametrize("emulated", [False, True])
+def test_adding_under_autocast_without_gradients(emulated, monkeypatch):
+    """Residuals are float32 there, what is added bfloat16."""
+    monkeypatch.setattr(layers, "EMULATES_BFLOAT16", emulated)
+    linear, residual = layers.Linear(4, 6).eval(), torch.full((1, 2, 6), 1 + 2**-12)
+    torch.nn.init.zeros_(linear.weight)
+    torch.nn.init.zeros_(linear.bias)
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        found = linear.add_to(residual, torch.ones(1, 2, 4, dtype=torch.bfloat16), dropout=0.0)
+    assert torch.equal(found, residual)
+
+
 @pytest.mark.parametrize("emulated", [False, True])
 def test_linear_in_bfloat16(emulated, monkeypatch):
     monkeypatch.setattr(layers, "EMULATES_BFLOAT16", emulated)
