@@ -228,9 +228,8 @@ def write_vectors(encoder: BlockEncoder, texts: Iterator[str], args: argparse.Na
             encoder.first_row = done
         for block in blocks(texts):
             output.append(block, encoder(block))
-            if (
-                is_full(block) and process_count() == 1
-            ):  # a last block needs no note, and several processes do not resume
+            # A last block needs no note, and several processes do not resume.
+            if is_full(block) and process_count() == 1:
                 output.note(identity())
         output.finish(width=encoder.model.encode([], **encoder.options).shape[1])  # checks the options, texts or not
     except BaseException:
@@ -263,10 +262,11 @@ def print_similarities(encoder: BlockEncoder, texts: list[str]) -> None:
 def print_most_similar(encoder: BlockEncoder, texts: Iterator[str], query: str, k: int) -> None:
     """Print the k texts most similar to the query, best first: similarity, number of the text, text."""
     from minisbert.display import printable
+    from minisbert.processes import is_main_process
 
     query_encoder = BlockEncoder(encoder.model, encoder.options)  # the report of the other one counts texts alone
     query_vector = query_encoder([query], prompt_names=("query",))
-    if query_encoder.not_nfc:
+    if query_encoder.not_nfc and is_main_process():
         _say("note: the query is not in Unicode normal form C (decomposed Hangul): pass --nfc")
     best: list[tuple[float, int, str]] = []
     number = itertools.count(1)

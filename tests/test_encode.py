@@ -681,27 +681,47 @@ def test_E20_a_reader_that_never_reads_is_no_failure(start):
     assert process.stderr.read() == b""
 
 
+@pytest.fixture
+def run_two(start, monkeypatch):
+    """Runs encode.py in two processes, as torchrun does; returns standard output and standard error of each."""
+
+    def run_two(*arguments):
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            address = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(probe.getsockname()[1]), "WORLD_SIZE": "2"}
+        for name, value in address.items():
+            monkeypatch.setenv(name, value)
+        processes = []
+        for rank in ("0", "1"):
+            monkeypatch.setenv("RANK", rank)
+            monkeypatch.setenv("LOCAL_RANK", rank)
+            processes.append(start(*arguments))
+        printed = [process.communicate(timeout=60) for process in processes]
+        assert [process.returncode for process in processes] == [0, 0]
+        return printed
+
+    return run_two
+
+
 @pytest.mark.parametrize("rows", [0, 1, 30])
-def test_two_processes_of_torchrun_write_what_one_writes(run, start, tmp_path, monkeypatch, rows):
+def test_two_processes_of_torchrun_write_what_one_writes(run, run_two, tmp_path, rows):
     texts = sentences(rows)
     (tmp_path / "a.txt").write_text("\n".join(texts), encoding="utf-8")
     run("-i", "a.txt", "-o", "one.npy")
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        address = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(probe.getsockname()[1]), "WORLD_SIZE": "2"}
-    for name, value in address.items():
-        monkeypatch.setenv(name, value)
-    processes = []
-    for rank in ("0", "1"):
-        monkeypatch.setenv("RANK", rank)
-        monkeypatch.setenv("LOCAL_RANK", rank)
-        processes.append(start("-i", "a.txt", "-o", "two.npy"))
-    (_, report), (printed, silence) = (process.communicate(timeout=60) for process in processes)
-    assert [process.returncode for process in processes] == [0, 0]
+    (_, report), (printed, silence) = run_two("-i", "a.txt", "-o", "two.npy")
     assert report.decode().startswith(f"encode.py: {rows} rows")
     assert printed == silence == b""
     np.testing.assert_allclose(np.load("two.npy"), np.load("one.npy"), atol=1e-6)
     assert left_in(tmp_path) == ["a.txt", "one.npy", "two.npy"]
+
+
+def test_two_processes_of_torchrun_answer_a_query_once(run, run_two):
+    arguments = ("--query", unicodedata.normalize("NFD", "밥을 먹는다"), "--top-k", 3, *sentences(30))
+    _, answer, _ = run(*arguments)
+    (printed, said), second = run_two(*arguments)
+    assert printed.decode() == answer
+    assert [line[:16] for line in said.decode().splitlines()] == ["encode.py: note:", "encode.py: 30 ro"]
+    assert second == (b"", b"")
 
 
 def test_torchrun_cannot_share_standard_input(run, monkeypatch):
