@@ -1,11 +1,11 @@
-"""DeBERTa-v2: attention that keeps what a token is and where it stands apart.
+"""DeBERTa-v2: attention that keeps apart what a token is and where it stands.
 
 Papers: He et al. 2020, "DeBERTa: Decoding-enhanced BERT with Disentangled Attention", section 3 (the attention); He et al.
 2021, "DeBERTaV3", and the authors' code for what v2 adds: logarithmic buckets, one LayerNorm over the relative table,
 projections shared between content and position. Checked against transformers 5.23.0, `DebertaV2Model` (outputs, and gradients
 of every parameter, in float64). Axis letters: see layers.py. bert.py adds positions to embeddings; here they enter every score.
 
-A score is the sum of up to three products (equation 4 of the paper), over distances d(q, k) = q - k:
+A score is the sum of up to three products (equation 4 of the paper), over distances q - k:
 
     score[q, k] = ( query[q]·key[k]                           content to content
                   + query[q]·relative_key[bucket(q - k)]      content to position, "c2p"
@@ -47,7 +47,7 @@ class DebertaV2Config:
     attention_probs_dropout_prob: float
     position_biased_input: bool
     relative_attention: bool
-    max_relative_positions: int  # the largest distance told apart; below 1 = max_position_embeddings
+    max_relative_positions: int  # `max_distance`; below 1 = max_position_embeddings
     position_buckets: int  # below 1 = every distance is a bucket of its own
     pos_att_type: frozenset[str]  # a subset of {"c2p", "p2c"}
     share_att_key: bool
@@ -72,8 +72,8 @@ class DebertaV2Config:
         )
         if config.relative_attention and not config.pos_att_type:
             raise ModelError("config.json: relative_attention is true, but pos_att_type names neither c2p nor p2c")
-        if config.position_buckets > 0 and not 4 <= config.position_buckets < 2 * (config.distances - 1):
-            raise ModelError(f"config.json: position_buckets must be -1, or from 4 to {2 * config.distances - 3}")
+        if config.position_buckets > 0 and not 4 <= config.position_buckets < 2 * (config.max_distance - 1):
+            raise ModelError(f"config.json: position_buckets must be -1, or from 4 to {2 * config.max_distance - 3}")
         return config
 
     @property
@@ -82,22 +82,22 @@ class DebertaV2Config:
         return self.max_position_embeddings
 
     @property
-    def distances(self) -> int:
-        """The largest distance that is told apart from longer ones."""
+    def max_distance(self) -> int:
+        """Distances of this size and more, to either side, are not told apart from each other."""
         return self.max_relative_positions if self.max_relative_positions >= 1 else self.max_position_embeddings
 
     @property
     def span(self) -> int:
         """Half of the R rows of the relative table; row `span` is distance 0."""
-        return self.position_buckets if self.position_buckets > 0 else self.distances
+        return self.position_buckets if self.position_buckets > 0 else self.max_distance
 
 
 def log_buckets(distances: Tensor, buckets: int, max_distance: int) -> Tensor:
     """Group distances: near ones keep a bucket each, far ones share buckets of growing width.
 
     With m = buckets / 2, a distance of at most m is its own bucket; beyond, m - 1 buckets are spread evenly over the logarithm
-    of the distance, up to `max_distance` > m + 1. Computed in float32, as the reference does: a rounding in the other
-    direction would move a whole bucket. int64 in and out; log_buckets(-d) = -log_buckets(d).
+    of the distance, up to `max_distance` - 1 > m, which is in bucket `buckets` - 1. Computed in float32, as the reference does:
+    a rounding in the other direction would move a whole bucket. int64 in and out; log_buckets(-d) = -log_buckets(d).
 
     >>> log_buckets(torch.tensor([-20, -4, -3, 0, 1, 4, 5, 7, 8, 20, 31]), buckets=8, max_distance=32)
     tensor([-7, -4, -3,  0,  1,  4,  5,  5,  6,  7,  7])
@@ -116,7 +116,7 @@ def relative_rows(T: int, config: DebertaV2Config, device: torch.device) -> Tens
     """
     distances = torch.arange(T, -T, -1, device=device)
     if config.position_buckets > 0:
-        distances = log_buckets(distances, config.position_buckets, config.distances)
+        distances = log_buckets(distances, config.position_buckets, config.max_distance)
     return (distances + config.span).clamp(0, 2 * config.span - 1)
 
 
@@ -149,6 +149,7 @@ class DisentangledAttention(nn.Module):
         D = config.hidden_size
         self.heads = config.num_attention_heads
         self.terms = config.pos_att_type
+        # All terms that are configured count, also where only the first is computed for want of relative_attention.
         self.scale = (D // self.heads * (1 + len(self.terms))) ** -0.5
         self.attention_dropout = config.attention_probs_dropout_prob
         self.dropout = config.hidden_dropout_prob
@@ -156,6 +157,7 @@ class DisentangledAttention(nn.Module):
         self.key = Linear(D, D)
         self.value = Linear(D, D)
         self.output = Linear(D, D)
+        # Where there are none, positions go through `key` and `query`, as contents do.
         own_projections = self.terms if config.relative_attention and not config.share_att_key else frozenset()
         self.relative_key = Linear(D, D) if "c2p" in own_projections else None
         self.relative_query = Linear(D, D) if "p2c" in own_projections else None
@@ -170,20 +172,19 @@ class DisentangledAttention(nn.Module):
             rows: (2T,) int64 from `relative_rows`, given with `table`.
 
         Returns:
-            (B, T, D): x and what was gathered, before LayerNorm.
+            (B, T, D): x + Dropout(what was gathered), not yet normalised.
         """
         B, T, D = x.shape
         query = self.query(x).view(B, T, self.heads, -1).transpose(1, 2)  # (B, H, T, K)
         key = self.key(x).view(B, T, self.heads, -1).transpose(1, 2)  # (B, H, T, K)
         value = self.value(x).view(B, T, self.heads, -1).transpose(1, 2)  # (B, H, T, K)
-        bias = attention_mask
+        bias = attention_mask  # a boolean mask hides; one of numbers is added to the scaled scores of the contents
         if table is not None and rows is not None:
-            # Dropout falls on the table, before its rows are repeated: all distances of a bucket keep or lose it.
+            # Dropout falls on the table, before its rows are repeated: all distances of a bucket lose the same.
             relative = F.dropout(table, self.dropout, self.training)[rows]  # (2T, D)
             bias = self.position_scores(query, key, relative)  # (B, H, T, T)
             if attention_mask is not None:
                 bias = bias.masked_fill(~attention_mask, float("-inf"))
-        # A mask of numbers is added to the scaled scores of the contents.
         dropout = self.attention_dropout if self.training else 0.0
         mixed = F.scaled_dot_product_attention(query, key, value, bias, dropout, scale=self.scale)  # (B, H, T, K)
         return self.output.add_to(x, mixed.transpose(1, 2).reshape(B, T, D), self.dropout)  # (B, T, D)
@@ -207,12 +208,12 @@ class DisentangledAttention(nn.Module):
         """Multiply (B, H, T, K) tokens with (2T, D) distances to (B, H, T, 2T): one product a head, of B·T rows."""
         B, H, T, K = content.shape
         tokens = content.transpose(0, 1).reshape(H, B * T, K)  # (H, B·T, K)
-        distances = relative.view(2 * T, H, K).permute(1, 2, 0)  # (H, K, 2T)
-        return torch.bmm(tokens, distances).view(H, B, T, 2 * T).transpose(0, 1)  # (B, H, T, 2T)
+        distance_rows = relative.view(2 * T, H, K).permute(1, 2, 0)  # (H, K, 2T)
+        return torch.bmm(tokens, distance_rows).view(H, B, T, 2 * T).transpose(0, 1)  # (B, H, T, 2T)
 
 
 class DebertaV2Layer(nn.Module):
-    """Attention, then feed-forward, each LayerNorm(x + Dropout(f(x))); they add x themselves."""
+    """Attention, then feed-forward, each followed by LayerNorm; residual and dropout are in them, as in layers.py."""
 
     def __init__(self, config: DebertaV2Config) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""Building blocks: attention and layer of BERT and RoBERTa; linear map, feed-forward and activations of all three models.
+"""Building blocks: attention and layer of BERT and RoBERTa; linear map, feed-forward and activations of these and DeBERTa-v2.
 
 Reference: Vaswani et al. 2017, "Attention Is All You Need", sections 3.1 to 3.3; the layers are post-norm, as there.
 
@@ -6,8 +6,8 @@ Axis letters of the whole project:
     B batch      T tokens            D width             H heads        K = D / H head width
     V vocabulary P positions         F feed-forward width               R relative positions      N texts
 
-Masks are boolean, True = real token. `None` stands for "all tokens are real" and lets attention take its fastest
-kernel.
+(In the code, F is torch.nn.functional.) Masks are boolean, True = real token. `None` stands for "all tokens are real",
+which lets attention without positions in its scores take its fastest kernel.
 """
 
 from collections.abc import Callable
@@ -37,39 +37,42 @@ ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
 }
 
 
-# x86 processors before 2020 or so have no bfloat16 instructions; the library under torch then emulates each product.
+# Many x86 processors have no bfloat16 instructions; torch then emulates each product. A version of torch that does not answer
+# the private question is taken not to.
 EMULATES_BFLOAT16 = (
     torch.backends.cpu.get_cpu_capability().startswith("AVX")
     and not getattr(torch.cpu, "_is_avx512_bf16_supported", lambda: True)()
 )
 
 
-def _is_emulated(x: Tensor) -> bool:
+def _product_is_emulated(x: Tensor) -> bool:
     return EMULATES_BFLOAT16 and x.dtype == torch.bfloat16 and x.device.type == "cpu"
 
 
 class Linear(nn.Linear):
-    """y = x Wᵀ + b. Where a CPU would emulate bfloat16, the product is taken in float32, four times as fast.
+    """y = x Wᵀ + b. A bfloat16 model on a CPU that would emulate the product multiplies in float32, four times as fast.
 
     The result is the same up to the last digit of bfloat16: products are added up in float32 and rounded once either way.
+    (Not under autocast, which casts the factors back.)
     """
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (..., in_features) to (..., out_features)."""
-        if _is_emulated(x):
+        if _product_is_emulated(x):
             return F.linear(x.float(), self.weight.float(), self.bias.float()).bfloat16()
         return super().forward(x)
 
     def add_to(self, residual: Tensor, x: Tensor, dropout: float) -> Tensor:
-        """Return residual + Dropout(x Wᵀ + b), with which every sub-layer ends: (B, T, out_features).
+        """Return residual + Dropout(x Wᵀ + b), with which every sub-layer ends; `residual` is not overwritten.
 
-        Without gradients the product is added up on top of residual + b. That reads and writes less than a product and a
-        sum after it: 2 % of encoding on a CPU.
+        Takes `residual` (B, T, out_features), x (B, T, in_features) and the probability of dropout.
         """
-        if self.training or torch.is_grad_enabled() or x.dtype != residual.dtype or _is_emulated(x):
-            return residual + F.dropout(self(x), dropout, self.training)
+        # Dropout and gradients need the product by itself. Under autocast, x is bfloat16 and the residual float32.
+        if self.training or torch.is_grad_enabled() or x.dtype != residual.dtype or _product_is_emulated(x):
+            return residual + F.dropout(self(x), dropout, self.training)  # (B, T, out_features)
+        # Adding the product up on top of residual + b reads and writes less: 2 % of encoding on a CPU.
         total = (residual + self.bias).flatten(0, 1)  # (B·T, out_features)
-        return total.addmm_(x.flatten(0, 1), self.weight.t()).view_as(residual)
+        return total.addmm_(x.flatten(0, 1), self.weight.t()).view_as(residual)  # (B, T, out_features)
 
 
 class MultiHeadAttention(nn.Module):
@@ -93,7 +96,7 @@ class MultiHeadAttention(nn.Module):
             attention_mask: (B, 1, 1, T) bool, True = real token; None = all are.
 
         Returns:
-            (B, T, D): x and what was gathered, before LayerNorm.
+            (B, T, D): x + Dropout(what was gathered), not yet normalised.
         """
         B, T, D = x.shape
         query = self.query(x).view(B, T, self.heads, -1).transpose(1, 2)  # (B, H, T, K)
@@ -116,12 +119,15 @@ class FeedForward(nn.Module):
         self.dropout = dropout
 
     def forward(self, x: Tensor) -> Tensor:
-        """Map (B, T, D) to (B, T, D), before LayerNorm, by way of (B, T, F)."""
+        """Map (B, T, D) to (B, T, D), not yet normalised, by way of (B, T, F)."""
         return self.contract.add_to(x, self.activation(self.expand(x)), self.dropout)
 
 
 class EncoderLayer(nn.Module):
-    """A layer of BERT and RoBERTa: attention, then feed-forward, each LayerNorm(x + Dropout(f(x))); they add x themselves."""
+    """One layer of BERT and RoBERTa: attention, then feed-forward, each followed by LayerNorm.
+
+    The two return x + Dropout(f(x)): residual and dropout are theirs, LayerNorm is the layer's.
+    """
 
     def __init__(
         self,

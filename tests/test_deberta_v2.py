@@ -41,7 +41,7 @@ def naive_attention(attention, config, x, mask, table):
                 for j in range(T):
                     bucket = i - j
                     if config.position_buckets > 0:
-                        bucket = naive_bucket(i - j, config.position_buckets, config.distances)
+                        bucket = naive_bucket(i - j, config.position_buckets, config.max_distance)
                     row = min(max(bucket + config.span, 0), 2 * config.span - 1)
                     score = query[b, i, h] @ key[b, j, h]
                     if "c2p" in terms:
