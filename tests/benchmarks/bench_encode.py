@@ -19,6 +19,7 @@ import time
 from collections.abc import Callable
 from multiprocessing.connection import Connection
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -42,6 +43,12 @@ def main() -> None:
     parser.add_argument("--batch-sizes", nargs="+", type=int, default=[16, 32, 64, 128])
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--device", default="cpu")
+    parser.add_argument(
+        "--backend",
+        choices=["torch", "onnx", "openvino"],
+        default="torch",
+        help="of sentence-transformers; the others are for float32 and need the package optimum",
+    )
     parser.add_argument("--compile", action="store_true", help="measure ours compiled too")
     parser.add_argument(
         "--parts", action="store_true", help="measure where our time goes: tokenising, products, padding"
@@ -63,7 +70,7 @@ def measure(args: argparse.Namespace, kind: str, dtype: torch.dtype, sentences: 
     processes = []
     for name in names:
         contenders[name], other_end = multiprocessing.Pipe()
-        settings = (name, folder, args.device, dtype, sentences, other_end)
+        settings = (name, args.backend, folder, args.device, dtype, sentences, other_end)
         processes.append(multiprocessing.get_context("spawn").Process(target=serve, args=settings, daemon=True))
         processes[-1].start()
         other_end.close()  # so that `recv` fails if the process does
@@ -104,10 +111,16 @@ def measure(args: argparse.Namespace, kind: str, dtype: torch.dtype, sentences: 
 
 
 def serve(
-    name: str, folder: Path, device: str, dtype: torch.dtype, sentences: list[str], connection: Connection
+    name: str,
+    backend: str,
+    folder: Path,
+    device: str,
+    dtype: torch.dtype,
+    sentences: list[str],
+    connection: Connection,
 ) -> None:
     """What the process of a contender does: warm up, then encode as often as asked and answer with seconds and vectors."""
-    encode = encoding_function(name, folder, device, dtype)
+    encode = encoding_function(name, backend, folder, device, dtype)
     # A compiled encoder compiles anew for a few kinds of batches, with and without padding.
     encode(sentences if name.endswith("compiled") else sentences[:: max(1, len(sentences) // 200)])
     connection.send("warm")
@@ -117,7 +130,9 @@ def serve(
         connection.send((time.perf_counter() - start, vectors))
 
 
-def encoding_function(name: str, folder: Path, device: str, dtype: torch.dtype) -> Callable[[list[str]], np.ndarray]:
+def encoding_function(
+    name: str, backend: Any, folder: Path, device: str, dtype: torch.dtype
+) -> Callable[[list[str]], np.ndarray]:
     """Load the model as "minisbert", "minisbert compiled" or "sentence-transformers BATCH_SIZE"."""
     if name.startswith("minisbert"):
         ours = SentenceEncoder.from_pretrained(folder, device=device, dtype=dtype)
@@ -126,7 +141,8 @@ def encoding_function(name: str, folder: Path, device: str, dtype: torch.dtype) 
         return ours.encode
     from sentence_transformers import SentenceTransformer
 
-    theirs = SentenceTransformer(str(folder), device=device, model_kwargs={"dtype": dtype})
+    options = {"dtype": dtype} if backend == "torch" else {"export": True}
+    theirs = SentenceTransformer(str(folder), device=device, backend=backend, model_kwargs=options)
     batch_size = int(name.split()[-1])
     return lambda texts: theirs.encode(texts, batch_size=batch_size, show_progress_bar=False)
 
