@@ -3,7 +3,9 @@
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+import torch
 from torch import nn
+from torch.overrides import TorchFunctionMode
 
 from minisbert import bert, deberta_v2, roberta
 from minisbert.checkpoint import Architecture
@@ -18,6 +20,18 @@ class Family(NamedTuple):
     encoder: type[nn.Module]
     architecture: Architecture
     class_name: str  # in transformers, for config.json
+
+    def empty_encoder(self, config: Any) -> nn.Module:
+        """An encoder of shapes alone: nothing is allocated before the checkpoint is known to fit."""
+        with torch.device("meta"), _NoRandomInit():
+            return self.encoder(config)
+
+
+class _NoRandomInit(TorchFunctionMode):
+    """Leaves out the random numbers of new embeddings: on the meta device, torch takes a second to prepare for them."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        return None if func is nn.init.normal_ else func(*args, **(kwargs or {}))
 
 
 _BERT = Architecture(bert.PREFIX, bert.MODULES, bert.CARRIED, bert.UNUSED)

@@ -19,7 +19,6 @@ import numpy.typing as npt
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.overrides import TorchFunctionMode
 
 from minisbert import hub
 from minisbert.batching import Rows, plan_batches
@@ -99,10 +98,8 @@ class SentenceEncoder(nn.Module):
         family = family_of(folder)
         config = family.read_config(folder.config)
         tokenizer = build_tokenizer(folder, config, max_seq_length)
-        # Shapes alone: nothing is allocated before the checkpoint is known to fit.
-        with torch.device("meta"), _NoRandomInit():
-            encoder = family.encoder(config)
-        model = cls(encoder.to(dtype), Pooling(folder.pooling_mode), tokenizer, folder)
+        encoder = family.empty_encoder(config).to(dtype)
+        model = cls(encoder, Pooling(folder.pooling_mode), tokenizer, folder)
         weights = path / folder.encoder_path
         try:
             model.carried = load_checkpoint(weights, encoder, config.num_hidden_layers, family.architecture, device)
@@ -300,7 +297,6 @@ class SentenceEncoder(nn.Module):
         Nothing half-written appears under `folder`; it may be the one the model was loaded from.
         """
         family = family_of(self.folder)
-        path = Path(folder)
         config = {
             key: value for key, value in self.folder.config.items() if key not in ("auto_map", "torch_dtype", "dtype")
         }
@@ -315,14 +311,7 @@ class SentenceEncoder(nn.Module):
             layers = self.folder.config["num_hidden_layers"]
             save_checkpoint(target, self.encoder, layers, family.architecture, self.carried)
 
-        write_folder(path, contents, self.embedding_dimension, write_weights)
-
-
-class _NoRandomInit(TorchFunctionMode):
-    """Leaves out the random numbers of new embeddings: on the meta device, torch takes a second to prepare for them."""
-
-    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        return None if func is nn.init.normal_ else func(*args, **(kwargs or {}))
+        write_folder(Path(folder), contents, self.embedding_dimension, write_weights)
 
 
 def _check_finite(embeddings: npt.NDArray[np.float32]) -> None:

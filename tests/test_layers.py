@@ -119,3 +119,9 @@ def test_linear_in_bfloat16(emulated, monkeypatch):
     assert found.dtype == torch.bfloat16
     exact = torch.nn.functional.linear(x.double(), linear.weight.double(), linear.bias.double())
     torch.testing.assert_close(found.double(), exact, atol=0.01, rtol=0.01)
+    residual = torch.randn(1, 5, 32).bfloat16()
+    with torch.no_grad():
+        total = linear.eval().add_to(residual, x[None], dropout=0.0)
+    torch.testing.assert_close(total.double(), residual.double() + exact, atol=0.02, rtol=0.02)
+    if emulated:  # the product is rounded before the sum, so it was not taken in bfloat16
+        assert torch.equal(total, residual + found)
