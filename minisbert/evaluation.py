@@ -20,9 +20,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from minisbert.command_line import OneLineParser, exit_code_of, open_closed_streams
-from minisbert.data import read_sts
+from minisbert.cli.shared import OneLineParser, exit_code_of, open_closed_streams
 from minisbert.errors import InputError
+from minisbert.training.examples import read_sts
 
 if TYPE_CHECKING:
     from minisbert.sentence_encoder import SentenceEncoder

@@ -20,18 +20,18 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from minisbert import hub
-from minisbert.batching import Rows, plan_batches
-from minisbert.checkpoint import load_checkpoint, save_checkpoint
+from minisbert.cli.display import progress_bar
 from minisbert.devices import batch_budget, is_out_of_memory, usable_device
-from minisbert.display import progress_bar
 from minisbert.errors import InputError, NonFiniteError
-from minisbert.families import family_of
-from minisbert.folder import ModelFolder, read_folder, write_folder
-from minisbert.model_tokenizer import build_tokenizer, check_max_seq_length
-from minisbert.pooling import Normalize, Pooling
+from minisbert.models.pooling import Normalize, Pooling
+from minisbert.models.registry import family_of
 from minisbert.similarity import similarity
-from minisbert.tokenization import TokenizedTexts, Tokenizer
+from minisbert.storage import hub
+from minisbert.storage.folder import ModelFolder, read_folder, write_folder
+from minisbert.storage.weights import load_checkpoint, save_checkpoint
+from minisbert.text.batching import Rows, plan_batches
+from minisbert.text.tokenizer import TokenizedTexts, Tokenizer
+from minisbert.text.tokenizer_files import build_tokenizer, check_max_seq_length
 
 DTYPE_NAMES = {torch.float64: "float64", torch.float32: "float32", torch.bfloat16: "bfloat16", torch.float16: "float16"}
 

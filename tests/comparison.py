@@ -10,9 +10,9 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from minisbert.checkpoint import load_checkpoint
-from minisbert.families import FAMILIES
-from minisbert.pooling import Pooling
+from minisbert.models.pooling import Pooling
+from minisbert.models.registry import FAMILIES
+from minisbert.storage.weights import load_checkpoint
 from tests.tiny import CONFIGS
 
 POOLING_MODES = ("mean", "cls", "max")

@@ -11,9 +11,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from minisbert import SentenceEncoder, corpora
-from minisbert.data import read_sts
+from minisbert import SentenceEncoder
 from minisbert.evaluation import FUNCTIONS, EmbeddingSimilarityEvaluator
+from minisbert.training import corpora
+from minisbert.training.examples import read_sts
 
 pytestmark = pytest.mark.hub
 

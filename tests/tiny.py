@@ -10,11 +10,11 @@ from typing import Any
 
 import torch
 
-from minisbert.families import FAMILIES
-from minisbert.folder import ModelFolder
-from minisbert.pooling import Pooling
+from minisbert.models.pooling import Pooling
+from minisbert.models.registry import FAMILIES
 from minisbert.sentence_encoder import SentenceEncoder
-from minisbert.tokenization import Tokenizer, load_backend
+from minisbert.storage.folder import ModelFolder
+from minisbert.text.tokenizer import Tokenizer, load_backend
 
 STANDARD_DEVIATION = 0.2
 SPECIAL_TOKENS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]

@@ -25,8 +25,8 @@ import numpy as np
 import torch
 
 from minisbert import SentenceEncoder
-from minisbert.batching import plan_batches
 from minisbert.devices import batch_budget
+from minisbert.text.batching import plan_batches
 from tests.benchmarks.models import full_size_folder, korsts_sentences, print_json
 
 DEFAULT_BATCH_SIZE = 32  # of sentence-transformers

@@ -69,7 +69,7 @@ def main() -> None:
 
 def triplet_batches(kornli: Path, batch_size: int, count: int) -> Iterator[tuple[list[str], ...]]:
     """The same batches of triplets for both sides."""
-    from minisbert.data import NoDuplicatesBatches, nli_triplets, read_nli
+    from minisbert.training.examples import NoDuplicatesBatches, nli_triplets, read_nli
 
     batches = NoDuplicatesBatches(nli_triplets(read_nli(kornli / "xnli.dev.ko.tsv"), seed=0), batch_size, seed=0)
     for batch, _ in zip(batches, range(count), strict=False):
@@ -94,9 +94,9 @@ def steps_of_ours(folder: Path, batches: list[tuple[list[str], ...]], args: argp
     import torch
 
     from minisbert import SentenceEncoder
-    from minisbert.data import Batch
-    from minisbert.losses import MultipleNegativesRankingLoss
-    from minisbert.training import Objective, fit
+    from minisbert.training.examples import Batch
+    from minisbert.training.loop import Objective, fit
+    from minisbert.training.losses import MultipleNegativesRankingLoss
 
     model = SentenceEncoder.from_pretrained(folder, device=args.device)
     seconds: list[float] = []

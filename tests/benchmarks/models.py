@@ -8,8 +8,8 @@ from typing import Any
 import torch
 
 from minisbert import SentenceEncoder
-from minisbert.data import read_sts
-from minisbert.families import FAMILIES
+from minisbert.models.registry import FAMILIES
+from minisbert.training.examples import read_sts
 
 BASE = {
     "hidden_size": 768,

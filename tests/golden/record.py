@@ -17,7 +17,7 @@ from tests.comparison import CASES, GOLDEN_CASES
 from tests.parity.reference import record
 from tests.parity.reference_training import reference_run
 from tests.tiny import tiny_folder
-from tests.training_case import NO_DROPOUT, TRAINING_MODEL
+from tests.training.training_case import NO_DROPOUT, TRAINING_MODEL
 
 
 def main() -> None:

@@ -7,7 +7,15 @@ from sentence_transformers import SentenceTransformer
 from sentence_transformers.sentence_transformer.losses import CosineSimilarityLoss, MultipleNegativesRankingLoss
 from sentence_transformers.sentence_transformer.readers import InputExample
 
-from tests.training_case import EPOCHS, LEARNING_RATE, MAX_GRAD_NORM, WARMUP_STEPS, WEIGHT_DECAY, Fixed, fixed_batches
+from tests.training.training_case import (
+    EPOCHS,
+    LEARNING_RATE,
+    MAX_GRAD_NORM,
+    WARMUP_STEPS,
+    WEIGHT_DECAY,
+    Fixed,
+    fixed_batches,
+)
 
 
 class Loader:

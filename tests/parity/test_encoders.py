@@ -9,7 +9,7 @@ import torch
 pytest.importorskip("transformers")
 pytest.importorskip("sentence_transformers")
 
-from minisbert.families import FAMILIES
+from minisbert.models.registry import FAMILIES
 from tests.comparison import CASES, compare, ragged_batch, record_dropouts
 from tests.parity.reference import record, reference_model
 from tests.tiny import CONFIGS

@@ -12,8 +12,8 @@ import pytest
 from safetensors.numpy import load_file
 
 from minisbert import SentenceEncoder
-from minisbert.data import read_sts
 from minisbert.evaluation import EmbeddingSimilarityEvaluator, pair_similarities, spearman
+from minisbert.training.examples import read_sts
 
 SHARED = Path(__file__).resolve().parents[3] / "shared"
 KORSTS_TEST = SHARED / "data" / "kor-nlu-datasets" / "KorSTS" / "sts-test.tsv"

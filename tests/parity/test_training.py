@@ -14,14 +14,14 @@ from sentence_transformers.sentence_transformer.datasets import NoDuplicatesData
 from sentence_transformers.sentence_transformer.readers import InputExample
 
 from minisbert import SentenceEncoder
-from minisbert.data import Batch, Example, NoDuplicatesBatches, nli_triplets, read_nli
-from minisbert.losses import CosineSimilarityLoss, MatryoshkaLoss, MultipleNegativesRankingLoss
-from minisbert.recipes import RECIPES
-from minisbert.training import Objective, fit
+from minisbert.training.examples import Batch, Example, NoDuplicatesBatches, nli_triplets, read_nli
+from minisbert.training.loop import Objective, fit
+from minisbert.training.losses import CosineSimilarityLoss, MatryoshkaLoss, MultipleNegativesRankingLoss
+from minisbert.training.recipes import RECIPES
 from tests.parity.reference_training import Loader, reference_run
 from tests.parity.test_trained_models import SHARED
 from tests.tiny import CONFIGS, SENTENCES, tiny_folder, tiny_model
-from tests.training_case import NO_DROPOUT, TRIPLETS, Fixed, compare, train
+from tests.training.training_case import NO_DROPOUT, TRIPLETS, Fixed, compare, train
 
 pytestmark = [pytest.mark.reference, pytest.mark.filterwarnings("ignore")]
 

@@ -1,0 +1,129 @@
+"""Encode a stream of texts block by block, count what was encoded, and share the work of processes started by torchrun.
+
+`SentenceEncoder.encode` sorts the texts it gets by length, all of them. A stream may hold more than fits into memory, so it is
+cut into blocks that are encoded one after the other. torch is imported by what needs it: a command line that only prints its
+help does not wait for it.
+"""
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from minisbert.errors import MinisbertError
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+
+    from minisbert.sentence_encoder import EncodeReport, SentenceEncoder
+
+# At most so many texts, of about so many characters, are encoded together; a resumed run relies on both numbers.
+ROWS_AT_ONCE = 16384
+CHARACTERS_AT_ONCE = 1 << 26
+
+
+def blocks(texts: Iterator[str]) -> Iterator[list[str]]:
+    """Cut a stream of texts into blocks that fit into memory."""
+    block: list[str] = []
+    characters = 0
+    for text in texts:
+        block.append(text)
+        characters += len(text)
+        if len(block) == ROWS_AT_ONCE or characters >= CHARACTERS_AT_ONCE:
+            yield block
+            block, characters = [], 0
+    if block:
+        yield block
+
+
+def is_full(block: Sequence[str]) -> bool:
+    """Whether a block was cut because it was full; one that is not is the last of its stream."""
+    return len(block) == ROWS_AT_ONCE or sum(map(len, block)) >= CHARACTERS_AT_ONCE
+
+
+@dataclass
+class BlockEncoder:
+    """A model with the options that it is used with, which counts what it encodes."""
+
+    model: "SentenceEncoder"
+    options: dict[str, Any]  # arguments of `SentenceEncoder.encode`, "prompt" and "prompt_name" among them
+    first_row: int = 0  # of the first text, for messages: the rows before it were encoded by an earlier run
+    rows: int = 0
+    tokens: int = 0
+    truncated: int = 0
+    unknown: int = 0
+    not_nfc: int = 0
+    seconds: float = 0.0
+
+    def __call__(self, texts: Sequence[str], prompt_names: Sequence[str] = ()) -> "npt.NDArray[np.float32]":
+        """Encode a block, of which each process computes its share.
+
+        Args:
+            texts: N texts, the same in all processes.
+            prompt_names: the first of them that the model has is used, if the options ask for no prompt.
+
+        Returns:
+            float32 (N, D), in all processes.
+
+        Raises:
+            MinisbertError: see `SentenceEncoder.encode`; the row it names is one of the whole stream.
+        """
+        from minisbert.distributed import process_count, share_of_rows
+
+        options = self.options
+        if options["prompt"] is None and options["prompt_name"] is None:
+            known = (name for name in prompt_names if name in self.model.folder.prompts)
+            options = {**options, "prompt_name": next(known, None)}
+        share = share_of_rows(len(texts))
+        reports: list[EncodeReport] = []
+        try:
+            vectors: npt.NDArray[np.float32] = self.model.encode(texts[share], **options, on_report=reports.append)
+        except MinisbertError as error:
+            if error.row is not None:
+                error.row += self.first_row + self.rows + share.start  # the model counts from the first of its texts
+            raise
+        if process_count() > 1:
+            vectors, reports = _gather_from_processes(vectors, reports)
+        for report in reports:
+            self.rows += report.rows
+            self.tokens += report.tokens
+            self.truncated += report.truncated
+            self.unknown += report.unknown
+            self.not_nfc += report.not_nfc
+        self.seconds += max(report.seconds for report in reports)  # the processes work at the same time
+        return vectors
+
+    def report(self) -> str:
+        """The totals in one line."""
+        unknown = 100 * self.unknown / max(1, self.tokens)
+        return (
+            f"{self.rows} rows, {self.tokens} tokens, {self.truncated} rows truncated, {unknown:.1f} % unknown tokens, "
+            f"{self.not_nfc} rows not NFC, {self.seconds:.2f} seconds"
+        )
+
+    def identity(self) -> dict[str, Any]:
+        """What decides about the vectors: a resumed run must agree in all of it."""
+        from minisbert.devices import batch_budget
+
+        return {
+            "weights": self.model.fingerprint(),
+            "folder": hashlib.sha256(repr(self.model.folder).encode()).hexdigest(),
+            "max_length": self.model.max_seq_length,
+            "device": self.model.device.type,
+            "dtype": str(self.model.dtype),
+            "at_once": [ROWS_AT_ONCE, CHARACTERS_AT_ONCE, *batch_budget(self.model.device)],
+            **{name: value for name, value in self.options.items() if name != "show_progress_bar"},
+        }
+
+
+def _gather_from_processes(
+    vectors: "npt.NDArray[np.float32]", reports: "list[EncodeReport]"
+) -> "tuple[npt.NDArray[np.float32], list[EncodeReport]]":
+    """The vectors of all processes in the order of their texts, and all reports."""
+    import numpy as np
+    import torch.distributed as distributed
+
+    parts: list[Any] = [None] * distributed.get_world_size()
+    distributed.all_gather_object(parts, (vectors, reports))
+    return np.concatenate([part[0] for part in parts]), [report for part in parts for report in part[1]]

@@ -1,0 +1,141 @@
+"""Several processes, started by torchrun, that share one piece of work. Alone, all of this does nothing.
+
+In training each process takes its share of the rows of every batch, and the gradients are averaged before they are clipped;
+what a loss exchanges besides stands in losses.py.
+"""
+
+import contextlib
+import os
+from collections.abc import Iterator
+
+import torch
+import torch.distributed as distributed
+from torch import Tensor, nn
+
+from minisbert.devices import usable_device
+from minisbert.errors import InputError, ProcessError
+from minisbert.training.examples import Batch
+
+
+@contextlib.contextmanager
+def join_processes(device: str | None, backend: str | None = None) -> Iterator[str | None]:
+    """Join the other processes if torchrun started several.
+
+    Args:
+        device: None or "cuda" = a GPU for each process, if there are some.
+        backend: that carries tensors; None = "nccl" between GPUs, else "gloo".
+
+    Yields:
+        The device of this process; without torchrun `device` as it was given, not tried out.
+
+    Raises:
+        InputError: the device does not work.
+        ProcessError: another process has ended before its work was done.
+    """
+    if "LOCAL_RANK" not in os.environ:
+        yield device
+        return
+    if device == "cuda" or (device is None and torch.cuda.is_available()):
+        device = f"cuda:{os.environ['LOCAL_RANK']}"
+    device = str(usable_device(device or "cpu"))
+    if device.startswith("cuda"):
+        torch.cuda.set_device(device)
+    distributed.init_process_group(backend or ("nccl" if device.startswith("cuda") else "gloo"))
+    try:
+        yield device
+    except RuntimeError as error:  # which gloo raises without a class of its own
+        if isinstance(error, distributed.DistError) or "gloo" in str(error):
+            raise ProcessError("another process of this run has ended; see what it said") from None
+        raise
+    finally:
+        distributed.destroy_process_group()
+
+
+def process_rank() -> int:
+    """The number of this process, from 0."""
+    return distributed.get_rank() if distributed.is_initialized() else 0
+
+
+def process_count() -> int:
+    """How many processes share the work."""
+    return distributed.get_world_size() if distributed.is_initialized() else 1
+
+
+def is_main_process() -> bool:
+    """Whether this process is the one that writes."""
+    return process_rank() == 0
+
+
+def share_of_rows(rows: int) -> slice:
+    """Which of so many rows belong to this process: neighbours, and for all processes the same number if that is possible."""
+    rank, processes = process_rank(), process_count()
+    return slice(rank * rows // processes, (rank + 1) * rows // processes)
+
+
+def share_of_batch(batch: Batch) -> Batch:
+    """The rows of a batch that belong to this process: the same number for all, which in-batch negatives rely on.
+
+    A batch with labels that cannot be divided so, the last of an epoch perhaps, is computed by every process: the average
+    over the processes is then the same, provided that the loss looks at each row alone. A loss that compares rows needs
+    batches without labels.
+
+    Raises:
+        InputError: a batch without labels cannot be divided.
+    """
+    rows = len(batch.texts[0])
+    if rows % process_count() and batch.labels is not None:
+        return batch
+    if rows % process_count():
+        raise InputError(
+            f"a batch of {rows} examples cannot be divided among {process_count()} processes; choose another size"
+        )
+    share = share_of_rows(rows)
+    return Batch(tuple(column[share] for column in batch.texts), None if batch.labels is None else batch.labels[share])
+
+
+def check_agreement(value: object) -> None:
+    """Check that all processes have the same value.
+
+    Raises:
+        InputError: they have not, in all processes.
+    """
+    if distributed.is_initialized():
+        said: list[object] = [None] * process_count()
+        distributed.all_gather_object(said, value)
+        if any(each != value for each in said):
+            raise InputError("the processes of this run have different data or settings; give all of them the same")
+
+
+def any_process(flag: bool, device: torch.device) -> bool:
+    """Whether the flag is set in one of the processes."""
+    if distributed.is_initialized():
+        flags = torch.tensor([flag], dtype=torch.int32, device=device)
+        distributed.all_reduce(flags)
+        return flags.item() > 0
+    return flag
+
+
+def average_over_processes(model: nn.Module, loss: Tensor, tokens: int) -> tuple[float, int]:
+    """Average the gradients of the model, in place, over the processes.
+
+    Returns:
+        The average of the loss, and the sum of the tokens.
+    """
+    if distributed.is_initialized():
+        processes = distributed.get_world_size()
+        gradients = [parameter.grad for parameter in model.parameters() if parameter.grad is not None]
+        totals = torch.tensor([loss.item() / processes, tokens], dtype=torch.float64, device=loss.device)
+        for tensor in (*gradients, totals):
+            distributed.all_reduce(tensor)
+        torch._foreach_div_(gradients, processes)
+        return totals[0].item(), int(totals[1])
+    return loss.item(), tokens
+
+
+def said_by_main_process(value: float, device: torch.device) -> float:
+    """The value that the main process has; that of the others is not looked at."""
+    if distributed.is_initialized():
+        said = torch.tensor([value], dtype=torch.float64, device=device)
+        distributed.broadcast(said, src=0)
+        return said.item()
+    return value

@@ -1,0 +1,1 @@
+"""Between a Hub name or a folder on disk and tensors in memory."""

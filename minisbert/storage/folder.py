@@ -1,0 +1,273 @@
+"""The folder of a sentence-embedding model: what its small files say, and how to write them.
+
+    config.json                          the encoder (transformers)
+    model.safetensors ...                its weights: checkpoint.py
+    tokenizer.json, vocab.txt ...        its tokenizer: tokenization.py
+    modules.json                         the chain: encoder, pooling, perhaps normalisation
+    1_Pooling/config.json                how token vectors become a text vector
+    sentence_bert_config.json            the longest text
+    config_sentence_transformers.json    prompts, similarity function
+
+Both layouts of sentence-transformers are read: the legacy one (2.x to 5.x), and that of 6.x. The legacy layout is
+written, because every reader opens it. A folder without modules.json is a plain transformers model: mean pooling is
+assumed. Types and paths in these files are compared with known names, never imported or followed out of the folder.
+"""
+
+import contextlib
+import shutil
+import warnings
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from minisbert.errors import ModelError
+from minisbert.files import PLAIN_NAME, read_json, read_json_object, read_small_file, replacing, write_json
+from minisbert.models.pooling import POOLING_MODES
+from minisbert.similarity import SIMILARITY_FUNCTIONS
+
+CONFIG = "config.json"
+MODULES = "modules.json"
+SENTENCE_TRANSFORMERS_CONFIG = "config_sentence_transformers.json"
+# The first that says something counts; the name depends on the version and the class that saved the model.
+SENTENCE_CONFIGS = (
+    "sentence_bert_config.json",
+    "sentence_roberta_config.json",
+    "sentence_xlm-roberta_config.json",
+    "sentence_xlnet_config.json",
+)
+TOKENIZER_FILES = (
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "vocab.txt",
+    "added_tokens.json",
+)
+LARGEST_TOKENIZER_FILE = 64 * 2**20  # bytes; that of XLM-RoBERTa has 17 million
+
+# The last part of a module's type is the same in all versions of sentence-transformers, from
+# "sentence_transformers.models.Transformer" to "sentence_transformers.base.modules.transformer.Transformer".
+MODULE_KINDS = ("Transformer", "Pooling", "Normalize")
+LEGACY_POOLING_FLAGS = {
+    "pooling_mode_cls_token": "cls",
+    "pooling_mode_max_tokens": "max",
+    "pooling_mode_mean_tokens": "mean",
+    "pooling_mode_mean_sqrt_len_tokens": "mean_sqrt_len_tokens",
+    "pooling_mode_weightedmean_tokens": "weightedmean",
+    "pooling_mode_lasttoken": "lasttoken",
+}
+LARGEST_MAX_SEQ_LENGTH = 1 << 20  # tokens
+# What the written layout corresponds to. Readers compare it with their own version and warn if it is the newer one.
+LAYOUT_VERSION = {"sentence_transformers": "2.1.0", "transformers": "4.13.0", "pytorch": "1.10.0"}
+
+
+@dataclass(frozen=True)
+class ModelFolder:
+    """What the small files of a model folder say."""
+
+    config: dict[str, Any]  # config.json, whole
+    tokenizer_files: dict[str, bytes]
+    tokenizer_config: dict[str, Any]
+    encoder_path: str = ""  # inside the folder: "" or, in the oldest models, "0_Transformer" (local folders only)
+    max_seq_length: int | None = None  # None: as many as the model has positions for
+    lowercase: bool = False
+    pooling_mode: str = "mean"
+    normalize: bool = False
+    prompts: dict[str, str] = field(default_factory=dict)
+    default_prompt_name: str | None = None
+    similarity_fn_name: str = "cosine"
+
+
+def read_folder(folder: Path) -> ModelFolder:
+    """Read everything but the weights.
+
+    Raises:
+        ModelError: a file is missing or damaged, or the model has a part that is not supported.
+    """
+    if not folder.is_dir():
+        raise ModelError(
+            f"{folder}: no such model folder" if not folder.exists() else f"{folder}: a file, not a model folder"
+        )
+    modules = _read_modules(folder)
+    encoder = folder / modules["Transformer"]
+    if not (encoder / CONFIG).exists():
+        raise ModelError(f"{encoder}: no {CONFIG} there: not a model folder")
+    if "Pooling" not in modules:
+        warnings.warn(f"{folder}: nothing says how to pool ({MODULES}); mean pooling is used", stacklevel=3)
+    tokenizer_files = {
+        name: read_small_file(encoder / name, LARGEST_TOKENIZER_FILE)
+        for name in TOKENIZER_FILES
+        if (encoder / name).exists()
+    }
+    tokenizer_config = _read_optional(encoder / "tokenizer_config.json")
+    sentence_config = next(filter(None, (_read_optional(encoder / name) for name in SENTENCE_CONFIGS)), {})
+    settings = _read_optional(folder / SENTENCE_TRANSFORMERS_CONFIG)
+    prompts = settings.get("prompts") or {}
+    if not isinstance(prompts, dict) or not all(isinstance(prompt, str) for prompt in prompts.values()):
+        raise ModelError(f"{folder / SENTENCE_TRANSFORMERS_CONFIG}: prompts must map names to texts")
+    default_prompt_name = settings.get("default_prompt_name")
+    if default_prompt_name is not None and default_prompt_name not in list(prompts):  # it may be of any type
+        raise ModelError(f"{folder / SENTENCE_TRANSFORMERS_CONFIG}: there is no prompt {default_prompt_name!r:.80}")
+    similarity = settings.get("similarity_fn_name") or "cosine"
+    if similarity not in SIMILARITY_FUNCTIONS:
+        raise ModelError(f"{folder / SENTENCE_TRANSFORMERS_CONFIG}: unknown similarity_fn_name {similarity!r:.80}")
+    return ModelFolder(
+        config=read_json_object(encoder / CONFIG),
+        tokenizer_files=tokenizer_files,
+        tokenizer_config=tokenizer_config,
+        encoder_path=modules["Transformer"],
+        max_seq_length=_read_max_seq_length(sentence_config, tokenizer_config),
+        lowercase=sentence_config.get("do_lower_case") is True,
+        pooling_mode=_read_pooling_mode(folder / modules["Pooling"] / CONFIG) if "Pooling" in modules else "mean",
+        normalize="Normalize" in modules,
+        prompts=prompts,
+        default_prompt_name=default_prompt_name,
+        similarity_fn_name=similarity,
+    )
+
+
+def write_folder(folder: Path, contents: ModelFolder, width: int, write_weights: Callable[[Path], None]) -> None:
+    """Write a model folder in the legacy layout of sentence-transformers.
+
+    Everything is written into a temporary folder first. A new `folder` appears whole; in an existing one, the files are
+    replaced one by one, or put back if that fails, and files of other names are left alone.
+
+    Args:
+        folder: where to.
+        contents: what the small files shall say; `max_seq_length` must be given.
+        width: D, for the pooling file.
+        write_weights: called with the temporary folder, writes the weights there.
+
+    Raises:
+        OSError: the folder cannot be written to.
+    """
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    temporary = folder.parent / f".{folder.name}.part"
+    shutil.rmtree(temporary, ignore_errors=True)  # of a run that was killed while it wrote
+    temporary.mkdir()
+    try:
+        write_weights(temporary)
+        _write_small_files(temporary, contents, width)
+        if folder.exists():
+            _move_files(temporary, folder)
+        else:
+            temporary.replace(folder)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _write_small_files(folder: Path, contents: ModelFolder, width: int) -> None:
+    paths = {"Transformer": "", "Pooling": "1_Pooling"}
+    if contents.normalize:
+        paths["Normalize"] = "2_Normalize"
+    modules = [
+        {"idx": index, "name": str(index), "path": path, "type": f"sentence_transformers.models.{kind}"}
+        for index, (kind, path) in enumerate(paths.items())
+    ]
+    write_json(folder / MODULES, modules)
+    for path in filter(None, paths.values()):
+        (folder / path).mkdir()
+    known_to_2_1 = list(LEGACY_POOLING_FLAGS.items())[:4]
+    flags = {flag: mode == contents.pooling_mode for flag, mode in known_to_2_1}
+    write_json(folder / "1_Pooling" / CONFIG, {"word_embedding_dimension": width, **flags})
+    write_json(
+        folder / SENTENCE_CONFIGS[0],
+        {"max_seq_length": contents.max_seq_length, "do_lower_case": contents.lowercase},
+    )
+    write_json(
+        folder / SENTENCE_TRANSFORMERS_CONFIG,
+        {
+            "__version__": LAYOUT_VERSION,
+            "prompts": contents.prompts,
+            "default_prompt_name": contents.default_prompt_name,
+            "similarity_fn_name": contents.similarity_fn_name,
+        },
+    )
+    write_json(folder / CONFIG, contents.config)
+    for name, data in contents.tokenizer_files.items():
+        with replacing(folder / name) as file:
+            file.write(data)
+
+
+def _move_files(source: Path, target: Path) -> None:
+    """Let the files of `source` take the place of those in `target`: all of them or, if one fails, none."""
+    paths = sorted(source.rglob("*"))
+    old = source / "old"
+    old.mkdir()
+    with contextlib.ExitStack() as undo:
+        for number, path in enumerate(paths):
+            destination = target / path.relative_to(source)
+            if path.is_dir():
+                if not destination.exists():
+                    destination.mkdir()
+                    undo.callback(destination.rmdir)
+                continue
+            if destination.exists():
+                kept = old / str(number)
+                _link(destination, kept)
+                undo.callback(kept.replace, destination)
+            else:
+                undo.callback(destination.unlink, missing_ok=True)
+            path.replace(destination)
+        undo.pop_all()
+
+
+def _link(path: Path, other: Path) -> None:
+    """Give a file a second name or, on a file system that has only one for each, copy it."""
+    try:
+        other.hardlink_to(path)
+    except OSError:
+        shutil.copy2(path, other)
+
+
+def _read_modules(folder: Path) -> dict[str, str]:
+    """The modules of the chain by kind, each with its path inside the folder."""
+    path = folder / MODULES
+    if not path.exists():
+        return {"Transformer": ""}
+    entries = read_json(path)
+    if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
+        raise ModelError(f"{path}: expected a list of modules")
+    modules: dict[str, str] = {}
+    for entry in entries:
+        package, _, kind = str(entry.get("type")).rpartition(".")
+        if package.partition(".")[0] != "sentence_transformers" or kind not in MODULE_KINDS:
+            raise ModelError(f"{path}: modules of the type {entry.get('type')!r:.80} are not supported")
+        inside = entry.get("path")
+        if not isinstance(inside, str) or (inside and not PLAIN_NAME.fullmatch(inside)):
+            raise ModelError(f"{path}: the path {inside!r:.80} is not that of a folder in this one")
+        modules[kind] = inside
+    if len(entries) > len(modules) or tuple(modules) not in (MODULE_KINDS[:1], MODULE_KINDS[:2], MODULE_KINDS):
+        raise ModelError(f"{path}: this chain of modules is not supported, only {', '.join(MODULE_KINDS)}")
+    return modules
+
+
+def _read_pooling_mode(path: Path) -> str:
+    settings = read_json_object(path)
+    if settings.get("include_prompt") is False:
+        raise ModelError(f"{path}: include_prompt false (prompts left out of the pooling) is not supported")
+    mode = settings.get("pooling_mode")
+    if mode is None:
+        # An absent flag for the mean counts as set, as in sentence-transformers.
+        modes = [mode for flag, mode in LEGACY_POOLING_FLAGS.items() if settings.get(flag, mode == "mean") is True]
+        mode = modes[0] if len(modes) == 1 else modes
+    if mode not in POOLING_MODES:
+        raise ModelError(f"{path}: pooling mode {mode!r:.80} is not supported, only {', '.join(POOLING_MODES)}")
+    return str(mode)
+
+
+def _read_max_seq_length(sentence_config: Mapping[str, Any], tokenizer_config: Mapping[str, Any]) -> int | None:
+    """The folder's own limit; a tokenizer that has none says 10^30, which is read as None."""
+    length = sentence_config.get("max_seq_length") or tokenizer_config.get("model_max_length")
+    if length is None or (isinstance(length, int | float) and length > LARGEST_MAX_SEQ_LENGTH):
+        return None
+    if type(length) is not int or length < 1:
+        raise ModelError(
+            f"{SENTENCE_CONFIGS[0]}: max_seq_length (or else model_max_length in tokenizer_config.json) must be a "
+            f"positive whole number, found {length!r:.50}"
+        )
+    return length
+
+
+def _read_optional(path: Path) -> dict[str, Any]:
+    return read_json_object(path) if path.exists() else {}

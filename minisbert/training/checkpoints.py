@@ -1,0 +1,162 @@
+"""Checkpoints of a training run: everything that decides how it goes on, written so that no crash can leave half of one.
+
+A checkpoint is a folder, step-00000120, with the parameters, the moments of every optimizer (as safetensors), state.json,
+which holds the rest, and sha256.json, the SHA-256 of every other file. It is written under another name, brought to the disk
+and renamed. Reading verifies the hashes; nothing is unpickled.
+"""
+
+import hashlib
+import os
+import shutil
+import warnings
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file
+from torch import nn
+
+from minisbert.errors import InputError, ModelError
+from minisbert.files import read_json_object, write_json
+from minisbert.storage.weights import write_tensors
+
+STATE = "state.json"
+MODEL = "model.safetensors"
+HASHES = "sha256.json"
+KEPT = 2  # checkpoints; the one before the last is there for the case that the last is damaged
+
+
+def save_state(
+    folder: Path, step: int, model: nn.Module, optimizers: Sequence[torch.optim.Optimizer], state: Mapping[str, Any]
+) -> None:
+    """Write a checkpoint after `step` steps, and remove all others but the one before it.
+
+    Args:
+        folder: holds the checkpoints.
+        step: the number of steps done.
+        model: its parameters are saved.
+        optimizers: their moments are saved.
+        state: whatever else is needed, as JSON.
+
+    Raises:
+        OSError: it cannot be written; those that were there before are left as they were.
+    """
+    target, temporary = folder / f"step-{step:08}", folder / ".part"
+    names = {id(parameter): name for name, parameter in model.named_parameters()}
+    tensors = {MODEL: {name: parameter.detach() for name, parameter in model.named_parameters()}}
+    for number, optimizer in enumerate(optimizers):
+        tensors[_optimizer_file(number)] = {
+            f"{names[id(parameter)]}/{moment}": value
+            for parameter, moments in optimizer.state.items()
+            for moment, value in moments.items()
+        }
+    shutil.rmtree(temporary, ignore_errors=True)  # of a run that was killed while it wrote
+    temporary.mkdir(parents=True)
+    try:
+        for name, contents in tensors.items():
+            write_tensors(temporary / name, contents)
+        write_json(temporary / STATE, {**state, "step": step})
+        write_json(temporary / HASHES, {name: _sha256(temporary / name) for name in (*tensors, STATE)})
+        _flush_folder(temporary)
+        shutil.rmtree(target, ignore_errors=True)  # a damaged one
+        temporary.replace(target)
+        _flush_folder(folder)
+    except OSError:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise
+    # Those of later steps were damaged, or the run would not have come from an earlier one.
+    later = [path for path in list_checkpoints(folder) if path > target]
+    for path in [*later, *list_checkpoints(folder)[len(later) + KEPT :]]:
+        shutil.rmtree(path, ignore_errors=True)
+
+
+def list_checkpoints(folder: Path) -> list[Path]:
+    """The checkpoints in `folder`, the last one first."""
+    return sorted(folder.glob("step-*"), reverse=True)
+
+
+def load_state(
+    folder: Path, model: nn.Module, optimizers: Sequence[torch.optim.Optimizer], run: Mapping[str, Any]
+) -> dict[str, Any] | None:
+    """Take up the last checkpoint that is whole; a damaged one is passed over with a warning.
+
+    Args:
+        folder: holds the checkpoints.
+        model: gets the parameters.
+        optimizers: get the moments.
+        run: what the state must say under "run": the settings that decide the course of a run.
+
+    Returns:
+        What was given as `state` to `save_state`, and "step"; None if there is no checkpoint.
+
+    Raises:
+        ModelError: there are checkpoints, but all are damaged.
+        InputError: the last whole one is of a run with other settings.
+    """
+    damage: ModelError | None = None
+    for path in list_checkpoints(folder):
+        try:
+            state = verify(path)
+        except ModelError as error:
+            warnings.warn(f"{error}; this checkpoint is passed over", stacklevel=2)
+            damage = error
+            continue
+        _check_same_run(path, state.get("run"), run)
+        _restore(path, model, optimizers)
+        return state
+    if damage is not None:
+        raise ModelError(f"{damage}; no checkpoint is left to go on from, train anew")
+    return None
+
+
+def verify(path: Path) -> dict[str, Any]:
+    """Check that no file of a checkpoint is missing or changed, and return its state.
+
+    Raises:
+        ModelError: one is; the message names it.
+    """
+    for name, expected in read_json_object(path / HASHES).items():
+        if not (path / name).is_file() or _sha256(path / name) != expected:
+            raise ModelError(f"{path / name}: missing or damaged")
+    return read_json_object(path / STATE)
+
+
+def _check_same_run(path: Path, found: Any, expected: Mapping[str, Any]) -> None:
+    found = found if isinstance(found, dict) else {}
+    for name, value in expected.items():
+        if found.get(name) != value:
+            raise InputError(
+                f"{path}: of another run, with {name} {found.get(name)!s:.80} instead of {value!s:.80}; go on with the "
+                "settings it was begun with, or train anew"
+            )
+
+
+def _restore(path: Path, model: nn.Module, optimizers: Sequence[torch.optim.Optimizer]) -> None:
+    parameters = dict(model.named_parameters())
+    with torch.no_grad():
+        for name, value in load_file(path / MODEL).items():
+            parameters[name].copy_(value)
+    for number, optimizer in enumerate(optimizers):
+        for key, value in load_file(path / _optimizer_file(number)).items():
+            name, _, moment = key.rpartition("/")
+            # Copied, for `value` is the file itself, mapped into memory, and the file will be removed.
+            optimizer.state[parameters[name]][moment] = value.to(parameters[name].device, copy=True)
+
+
+def _optimizer_file(number: int) -> str:
+    return f"optimizer-{number}.safetensors"
+
+
+def _sha256(path: Path) -> str:
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def _flush_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    os.fsync(descriptor)
+    os.close(descriptor)

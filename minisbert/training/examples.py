@@ -1,0 +1,224 @@
+"""The data that Korean sentence-embedding models are trained and measured on: readers, triplets and batches.
+
+KorSTS and KorNLI: Ham et al. 2020, "KorNLI and KorSTS: New Benchmark Datasets for Korean NLU" (kakaobrain/kor-nlu-datasets,
+CC BY-SA 4.0). Tab-separated, UTF-8, and without quoting: a quotation mark is a character like any other, and a reader that
+thinks otherwise swallows a third of KorNLI.
+
+All randomness comes from seeds: the same seed gives the same triplets and batches, whatever else the program draws.
+"""
+
+import math
+import random
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+from minisbert.errors import InputError
+from minisbert.text.tables import BadRow, bad_row_goes_to, check_not_empty, number_between, read_table
+
+LARGEST_SCORE = 5.0  # of KorSTS: the same meaning
+NLI_LABELS = ("entailment", "neutral", "contradiction")
+
+
+@dataclass(frozen=True)
+class Example:
+    """Texts that belong together, and what is known about them."""
+
+    texts: tuple[str, ...]
+    label: float | None = None  # the cosine that two texts shall have
+
+
+class Batch(NamedTuple):
+    """B examples, column by column."""
+
+    texts: tuple[list[str], ...]  # columns of B texts
+    labels: list[float] | None  # None where the loss compares rows with each other, see `processes.share_of_batch`
+
+
+def read_sts(path: Path, on_bad_row: BadRow | None = None) -> tuple[list[str], list[str], list[float]]:
+    """Read a KorSTS file.
+
+    Returns:
+        First sentences, second sentences, and human scores from 0 (unrelated) to 5 (the same meaning), in file order.
+
+    Raises:
+        InputError: a line lacks a column or a text, or its score is not a number from 0 to 5; the message gives file:line.
+        OSError: the file cannot be read.
+    """
+    sentences1: list[str] = []
+    sentences2: list[str] = []
+    scores: list[float] = []
+    for where, row in read_table(path, ("sentence1", "sentence2", "score"), on_bad_row):
+        with bad_row_goes_to(on_bad_row):
+            score = number_between(row["score"], 0.0, LARGEST_SCORE, where)
+            sentences1.append(row["sentence1"])
+            sentences2.append(row["sentence2"])
+            scores.append(score)
+    return sentences1, sentences2, scores
+
+
+def read_nli(path: Path, on_bad_row: BadRow | None = None) -> list[tuple[str, str, str]]:
+    """Read a KorNLI file.
+
+    Returns:
+        Premise, hypothesis and label (entailment, neutral or contradiction) of each pair, in file order.
+
+    Raises:
+        InputError: a line lacks a column or a text, or has another label; the message gives file:line.
+        OSError: the file cannot be read.
+    """
+    pairs: list[tuple[str, str, str]] = []
+    for where, row in read_table(path, ("sentence1", "sentence2", "gold_label"), on_bad_row):
+        with bad_row_goes_to(on_bad_row):
+            if row["gold_label"] not in NLI_LABELS:
+                raise InputError(f"{where}: the label {row['gold_label']!r:.40} is not one of {', '.join(NLI_LABELS)}")
+            pairs.append((row["sentence1"], row["sentence2"], row["gold_label"]))
+    return pairs
+
+
+def read_examples(path: Path, on_bad_row: BadRow | None = None) -> list[Example]:
+    """Read pairs or triplets of your own: a table under a line of column names (.tsv, .csv), or JSON lines (.jsonl).
+
+    Two or three columns are texts, in their order in the file; one more may be called either "score" (0 to 5, as in KorSTS)
+    or "label" (the cosine that the two texts shall have, -1 to 1). Of a file with the columns sentence1, sentence2 and score,
+    other columns are ignored, so that KorSTS files can be used as they are.
+
+    Raises:
+        InputError: the columns are others, or a row is bad; the message gives file:line.
+        OSError: the file cannot be read.
+    """
+    examples: list[Example] = []
+    for where, row in read_table(path, (), on_bad_row):
+        with bad_row_goes_to(on_bad_row):
+            if "gold_label" in row:
+                raise InputError(f"{where}: a row of KorNLI; name the folder with --data and train by a recipe")
+            korsts = row.keys() >= {"sentence1", "sentence2", "score"}
+            if "score" in row and "label" in row and not korsts:
+                raise InputError(f"{where}: both a score and a label; leave out one of these columns")
+            label = None
+            if "score" in row:
+                label = number_between(row["score"], 0.0, LARGEST_SCORE, where) / LARGEST_SCORE
+            elif "label" in row:
+                label = number_between(row["label"], -1.0, 1.0, where)
+            if korsts:
+                names = ["sentence1", "sentence2"]
+            else:
+                names = [name for name in row if name not in ("score", "label")]
+            if not 2 <= len(names) <= 3:
+                raise InputError(
+                    f"{where}: {len(names)} text columns; expected two (a pair) or three (with a wrong answer)"
+                )
+            check_not_empty(row, names, where)
+            examples.append(Example(tuple(row[name] for name in names), label))
+    if not examples:
+        raise InputError(f"{path}: no examples in it")
+    return examples
+
+
+def sts_examples(path: Path, on_bad_row: BadRow | None = None) -> list[Example]:
+    """KorSTS pairs for `CosineSimilarityLoss`: the label is score / 5."""
+    columns = zip(*read_sts(path, on_bad_row), strict=True)
+    return [Example((first, second), score / LARGEST_SCORE) for first, second, score in columns]
+
+
+def nli_triplets(pairs: Iterable[tuple[str, str, str]], seed: int) -> list[Example]:
+    """Triplets (anchor, what follows from it, what contradicts it) for `MultipleNegativesRankingLoss`.
+
+    Both directions of every pair are entered under their first sentence. Each sentence that has at least one entailment and
+    one contradiction gives two triplets: (sentence, entailed, contradicted) and (entailed, sentence, contradicted), each
+    text drawn at random among those entered.
+
+    Args:
+        pairs: premise, hypothesis, label.
+        seed: of the draws. The published models were trained with draws from an unordered set, which no seed repeats.
+
+    >>> nli_triplets([("개가 뛴다", "동물이 움직인다", "entailment"), ("개가 뛴다", "개가 잔다", "contradiction")], seed=0)
+    [Example(texts=('개가 뛴다', '동물이 움직인다', '개가 잔다'), label=None), \
+Example(texts=('동물이 움직인다', '개가 뛴다', '개가 잔다'), label=None)]
+    """
+    related: dict[str, dict[str, dict[str, None]]] = {}  # sentence -> label -> sentences, in the order of the data
+    for premise, hypothesis, label in pairs:
+        for first, second in ((premise, hypothesis), (hypothesis, premise)):
+            groups = related.setdefault(first, {name: {} for name in NLI_LABELS})
+            groups[label][second] = None
+    generator = random.Random(seed)
+    triplets: list[Example] = []
+    for sentence, groups in related.items():
+        entailed, contradicted = list(groups["entailment"]), list(groups["contradiction"])
+        if entailed and contradicted:
+            triplets.append(Example((sentence, generator.choice(entailed), generator.choice(contradicted))))
+            triplets.append(Example((generator.choice(entailed), sentence, generator.choice(contradicted))))
+    return triplets
+
+
+class ShuffledBatches:
+    """All examples in a new random order each time it is iterated; the last batch may be smaller."""
+
+    def __init__(self, examples: Sequence[Example], batch_size: int, seed: int) -> None:
+        self.examples = list(examples)
+        self.batch_size = batch_size
+        self._generator = random.Random(seed)
+
+    def __len__(self) -> int:
+        return math.ceil(len(self.examples) / self.batch_size)
+
+    def __iter__(self) -> Iterator[Batch]:
+        self._generator.shuffle(self.examples)
+        for begin in range(0, len(self.examples), self.batch_size):
+            yield make_batch(self.examples[begin : begin + self.batch_size])
+
+
+class NoDuplicatesBatches:
+    """Batches in which no text occurs in two examples, for losses that take the texts of other examples for wrong answers.
+
+    The examples are shuffled once, and a pointer walks through them over all batches and iterations; at the end they are
+    shuffled again. An example one of whose texts is in the batch already (but for case and surrounding white space) is
+    passed over until the pointer comes round again. The walk is that of sentence-transformers' NoDuplicatesDataLoader: with
+    random.seed(seed) there and the same seed here, the batches are the same.
+    """
+
+    def __init__(self, examples: Sequence[Example], batch_size: int, seed: int) -> None:
+        self.examples = list(examples)
+        self.batch_size = batch_size
+        self._generator = random.Random(seed)
+        self._generator.shuffle(self.examples)
+        self._pointer = 0
+
+    def __len__(self) -> int:
+        return len(self.examples) // self.batch_size
+
+    def __iter__(self) -> Iterator[Batch]:
+        for _ in range(len(self)):
+            yield make_batch(self._fill())
+
+    def _fill(self) -> list[Example]:
+        batch: list[Example] = []
+        texts: set[str] = set()
+        passed_over = 0
+        while len(batch) < self.batch_size:
+            example = self.examples[self._pointer]
+            keys = {text.strip().lower() for text in example.texts}
+            if texts.isdisjoint(keys):
+                batch.append(example)
+                texts |= keys
+                passed_over = 0
+            else:
+                passed_over += 1
+                if passed_over > 2 * len(self.examples):  # a whole round, wherever it began, has brought nothing
+                    raise InputError(
+                        f"a batch of {self.batch_size} examples without a common text cannot be filled from these "
+                        f"{len(self.examples)} examples; choose a batch size of at most {len(batch)}"
+                    )
+            self._pointer += 1
+            if self._pointer == len(self.examples):
+                self._pointer = 0
+                self._generator.shuffle(self.examples)
+        return batch
+
+
+def make_batch(examples: Sequence[Example]) -> Batch:
+    """Turn rows into columns."""
+    columns = tuple(list(column) for column in zip(*(example.texts for example in examples), strict=True))
+    labels = [example.label for example in examples if example.label is not None]
+    return Batch(columns, labels if len(labels) == len(examples) else None)

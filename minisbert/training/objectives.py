@@ -1,0 +1,159 @@
+"""From a recipe to what `fit` takes: the examples of every task, batches and a loss for each, and the evaluators."""
+
+import os
+import warnings
+from pathlib import Path
+
+import torch.distributed as distributed
+
+from minisbert.errors import InputError
+from minisbert.evaluation import EmbeddingSimilarityEvaluator
+from minisbert.text.tables import BadRow
+from minisbert.training import corpora
+from minisbert.training import ko_mini as mini
+from minisbert.training.examples import Example, NoDuplicatesBatches, ShuffledBatches, read_examples, read_sts
+from minisbert.training.loop import Batches, Objective
+from minisbert.training.losses import CosineSimilarityLoss, Loss, MatryoshkaLoss, MultipleNegativesRankingLoss
+from minisbert.training.model_card import TrainingSet
+from minisbert.training.recipes import Recipe
+
+ExamplesByTask = dict[str, tuple[list[Example], list[Path]]]  # with the files that they come from
+
+
+def load_data(
+    recipe: Recipe,
+    own: Path | None,
+    folder: Path | None,
+    dev: Path | None,
+    test: Path | None,
+    skip_bad: bool,
+    download_to: Path,
+    show_progress_bar: bool,
+) -> tuple[ExamplesByTask, EmbeddingSimilarityEvaluator | None, EmbeddingSimilarityEvaluator | None]:
+    """Read what a recipe is trained and measured on.
+
+    Args:
+        recipe: names the data of its tasks.
+        own: the file of a task with data of your own.
+        folder: with the corpora of the other tasks; None = download them.
+        dev: scored pairs to pick the best model by; None = those of KorSTS, or none for data of your own.
+        test: scored pairs for the final score; None likewise.
+        skip_bad: leave bad rows out and warn of them, instead of raising (but not in the data of `mini`, which are fixed).
+        download_to: folder for what is downloaded.
+        show_progress_bar: while it is downloaded.
+
+    Returns:
+        The examples, and the evaluators for development and for the test.
+
+    Raises:
+        InputError: a row is bad, or a file is missing or too small.
+        HubError: the download fails.
+        OSError: a file cannot be read or written.
+    """
+    bad_rows: list[InputError] = []
+
+    def on_bad_row(error: InputError) -> None:
+        if not skip_bad:
+            raise InputError(f"{error}; correct it, or pass --skip-bad to leave such rows out")
+        bad_rows.append(error)
+
+    examples: ExamplesByTask
+    try:
+        if own is not None:
+            examples = {"own": (read_examples(own, on_bad_row), [own])}
+        else:
+            if folder is not None:
+                kor_nlu = corpora.find_kor_nlu(folder)
+            elif recipe.model_type is None:
+                kor_nlu = _download(recipe, download_to, show_progress_bar)
+            else:
+                raise InputError(
+                    f"the recipe {recipe.name} needs --data DIR with the folders named in minisbert/mini.py"
+                )
+            dev, test = dev or kor_nlu / corpora.STS_DEV.path, test or kor_nlu / corpora.STS_TEST.path
+            examples = {}
+            for task in recipe.tasks:
+                if recipe.model_type is not None and folder is not None:
+                    examples[task.data] = mini.load_examples(folder, task.data, recipe.seed)
+                elif task.data == "nli":
+                    examples["nli"] = corpora.load_nli(kor_nlu, recipe.seed, on_bad_row)
+                elif task.data == "sts":
+                    examples["sts"] = corpora.load_sts(kor_nlu, on_bad_row)
+        return examples, _evaluator(dev, on_bad_row), _evaluator(test, on_bad_row)
+    finally:  # before an error, too: bad rows may be why too few are left
+        if bad_rows:
+            warnings.warn(f"{len(bad_rows)} bad rows left out, the first: {bad_rows[0]}", stacklevel=2)
+
+
+def build_objectives(recipe: Recipe, examples: ExamplesByTask) -> tuple[list[Objective], list[TrainingSet]]:
+    """Batches and a loss for every task, and what the model card says about them.
+
+    Args:
+        recipe: names the losses and batch sizes.
+        examples: as from `load_data`.
+
+    Raises:
+        InputError: the examples of a task do not suit its loss, or do not fill a batch.
+    """
+    objectives, sets = [], []
+    for task in recipe.tasks:
+        rows, paths = examples[task.data]
+        loss: Loss
+        batches: Batches
+        if task.loss == "cosine":
+            if any(row.label is None or len(row.texts) != 2 for row in rows):
+                raise InputError(
+                    f"{paths[0]}: --loss cosine needs pairs with a column score (0 to 5) or label (-1 to 1)"
+                )
+            loss, batches = CosineSimilarityLoss(), ShuffledBatches(rows, task.batch_size, recipe.seed)
+        else:
+            if any(row.label not in (None, 1.0) for row in rows):
+                raise InputError(
+                    f"{paths[0]}: --loss mnrl takes the texts of every row to belong together; leave out the rows with "
+                    "a lower score or label, or use --loss cosine"
+                )
+            rows = [Example(row.texts) for row in rows]  # no labels: the loss compares rows, see `share_of_batch`
+            if task.batch_size == 1 and any(len(row.texts) == 2 for row in rows):
+                raise InputError("--batch-size 1: with mnrl a row's wrong answers are the other rows of its batch")
+            loss, batches = MultipleNegativesRankingLoss(), NoDuplicatesBatches(rows, task.batch_size, recipe.seed)
+        if len(batches) == 0:
+            raise InputError(
+                f"{paths[0]}: {len(rows)} examples do not fill one batch of {task.batch_size}; lower the batch size"
+            )
+        if recipe.matryoshka_dims:
+            loss = MatryoshkaLoss(loss, recipe.matryoshka_dims)
+        objectives.append(Objective(batches, loss, task.data))
+        sets.append(TrainingSet(task.data, tuple(paths), tuple(rows[:100]), len(rows), loss, task.batch_size))
+    return objectives, sets
+
+
+def _evaluator(path: Path | None, on_bad_row: BadRow) -> EmbeddingSimilarityEvaluator | None:
+    """What measures a model on a file of scored pairs, if there is one."""
+    if path is None:
+        return None
+    sentences1, sentences2, scores = read_sts(path, on_bad_row)
+    if len(scores) < 2:
+        raise InputError(f"{path}: {len(scores)} scored pairs, but at least 2 are needed to correlate")
+    return EmbeddingSimilarityEvaluator(sentences1, sentences2, scores, path.stem)
+
+
+def _download(recipe: Recipe, folder: Path, show_progress_bar: bool) -> Path:
+    """Fetch what the recipe needs of kor-nlu-datasets, once; returns the folder."""
+    from huggingface_hub.utils import tqdm  # imported here because it takes long
+
+    files = [corpora.STS_TRAIN, corpora.STS_DEV, corpora.STS_TEST]
+    if any(task.data == "nli" for task in recipe.tasks):
+        files += corpora.NLI_TRAIN
+    if os.environ.get("LOCAL_RANK", "0") == "0":  # one process on every machine; the others wait
+        with tqdm(unit="B", unit_scale=True, disable=not show_progress_bar, leave=False) as bar:
+
+            def show(path: str, have: int, length: int) -> None:
+                bar.set_description(path)
+                bar.total = length or None
+                bar.n = have
+                bar.refresh()
+
+            corpora.download(tuple(files), folder, show)
+    if distributed.is_initialized():
+        distributed.barrier()
+    return folder

@@ -1,0 +1,101 @@
+"""Proves that the model card says what was trained, on what and how well, and that odd texts do not break its tables."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from minisbert.training.examples import Example
+from minisbert.training.losses import CosineSimilarityLoss, MatryoshkaLoss, MultipleNegativesRankingLoss
+from minisbert.training.model_card import TrainingSet, versions, write_model_card
+from minisbert.training.recipes import RECIPES, Recipe, Task
+from tests.tiny import tiny_model
+
+TRIPLETS = (Example(("한 남자가 밥을 먹는다.", "두 아이", "물")), Example(("a|b\n<b>&", "길", "`날씨`")))
+PAIRS = (Example(("밥", "빵"), 0.2), Example(("물", "물을 마신다"), 1.0), Example(("길", "길에서"), 0.6))
+SETS = [
+    TrainingSet(
+        "nli", (Path("a/snli.tsv"), Path("multinli.tsv")), TRIPLETS, 568_640, MultipleNegativesRankingLoss(), 64
+    ),
+    TrainingSet("sts", (Path("sts-train.tsv"),), PAIRS, 5749, MatryoshkaLoss(CosineSimilarityLoss(), (24, 8)), 8),
+]
+
+
+@pytest.fixture
+def card(tmp_path):
+    def write(recipe=RECIPES["ko-sroberta-multitask"], sets=SETS, scores=None, **options):
+        folder = tmp_path / "내 모델"
+        folder.mkdir(exist_ok=True)
+        write_model_card(folder, tiny_model(**options), recipe, sets, scores or {})
+        return (folder / "README.md").read_text(encoding="utf-8")
+
+    return write
+
+
+def test_front_matter(card):
+    front = card().split("---\n")[1].splitlines()
+    for line in (
+        "- sentence-transformers",
+        "- dataset_size:574389",
+        "- loss:MultipleNegativesRankingLoss",
+        "- loss:MatryoshkaLoss",
+        "- loss:CosineSimilarityLoss",
+        "base_model: klue/roberta-base",
+        "pipeline_tag: sentence-similarity",
+        "library_name: sentence-transformers",
+    ):
+        assert line in front
+
+
+def test_the_base_model_is_named_as_the_hub_knows_it(card, tmp_path):
+    task = Task("own", "cosine", 16)
+    assert "\nbase_model: team/model\n" in card(Recipe("own", "team/model@v1", (task,), 1, 0, 42))
+    assert "base_model:" not in card(Recipe("own", str(tmp_path), (task,), 1, 0, 42))
+    from_nothing = card(Recipe("mini", None, (task,), 1, 0, 42))
+    assert "made from nothing with minisbert" in from_nothing
+    assert "\nlicense: cc-by-sa-4.0\n" in from_nothing
+
+
+def test_data_losses_and_scores(card):
+    text = card(scores={"sts-test_spearman_cosine": 0.85604})
+    assert text.startswith("---\n")
+    assert "\n# 내 모델\n" in text
+    assert "* Files: snli.tsv, multinli.tsv\n* Size: 568,640 training samples\n" in text
+    assert "* Batch size: 64\n* Approximate statistics based on the first 2 samples:" in text
+    assert "| type | string | string | float |" in text
+    assert "| min: 0.20<br>mean: 0.60<br>max: 1.00 |" in text
+    assert "| <code>밥</code> | <code>빵</code> | 0.20 |" in text
+    assert '"scale": 20.0' in text
+    assert '"CosineSimilarityLoss": {}' in text
+    assert "| sts-test_spearman_cosine | 0.8560 |" in text
+    assert "- `warmup`: 360\n- `seed`: 777\n- `learning_rate`: 2e-05\n" in text
+    assert all(f"- {name}: {version}\n" in text for name, version in versions().items())
+    assert "## Evaluation" not in card()
+
+
+def test_every_row_of_a_table_has_its_columns(card):
+    text = card()
+    assert "<code>a&#124;b &lt;b>&amp;</code>" in text
+    for table in re.findall(r"(?:^  \|.*\n)+", text, re.MULTILINE):
+        assert len({line.count("|") for line in table.splitlines()}) == 1
+
+
+def test_the_usage_shows_what_the_model_computes(card):
+    text = card()
+    assert 'SentenceEncoder.from_pretrained("내 모델")' in text
+    assert "# (3, 24)" in text
+    assert re.search(r"(\n#( +-?[01]\.\d{4}){3}){3}\n```", text)
+    assert "(2): Normalize()" not in text
+    assert "(2): Normalize()" in card(normalize=True)
+
+
+def test_only_what_was_used_is_cited(card):
+    assert card().count("```bibtex") == 4
+    own = [TrainingSet("own", (Path("pairs.tsv"),), PAIRS, 3, CosineSimilarityLoss(), 16)]
+    assert card(sets=own).count("```bibtex") == 1
+
+
+def test_a_folder_named_by_a_dot(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    write_model_card(Path("."), tiny_model(), RECIPES["ko-sbert-sts"], SETS[1:], {})
+    assert f"\n# {tmp_path.name}\n" in Path("README.md").read_text(encoding="utf-8")
