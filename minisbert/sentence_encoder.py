@@ -24,7 +24,7 @@ from minisbert.cli.display import progress_bar
 from minisbert.devices import batch_budget, is_out_of_memory, usable_device
 from minisbert.errors import InputError, NonFiniteError
 from minisbert.models.pooling import Normalize, Pooling
-from minisbert.models.registry import family_of
+from minisbert.models.registry import architecture_of
 from minisbert.similarity import similarity
 from minisbert.storage import hub
 from minisbert.storage.folder import ModelFolder, read_folder, write_folder
@@ -58,7 +58,7 @@ class SentenceEncoder(nn.Module):
         self.normalize = Normalize() if folder.normalize else nn.Identity()
         self.tokenizer = tokenizer
         self.folder = folder
-        self.carried: dict[str, Tensor] = {}  # the pooler's tensors: saved again, never computed with
+        self.pooler_weights: dict[str, Tensor] = {}  # saved again, never computed with
 
     @classmethod
     def from_pretrained(
@@ -95,14 +95,14 @@ class SentenceEncoder(nn.Module):
         device = usable_device(device)
         path = hub.local_folder(source, revision, token, local_files_only, hub_timeout)
         folder = read_folder(path)
-        family = family_of(folder)
-        config = family.read_config(folder.config)
+        architecture = architecture_of(folder.config)
+        config = architecture.read_config(folder.config)
         tokenizer = build_tokenizer(folder, config, max_seq_length)
-        encoder = family.empty_encoder(config).to(dtype)
+        encoder = architecture.empty_encoder(config).to(dtype)
         model = cls(encoder, Pooling(folder.pooling_mode), tokenizer, folder)
         weights = path / folder.encoder_path
         try:
-            model.carried = load_checkpoint(weights, encoder, config.num_hidden_layers, family.architecture, device)
+            model.pooler_weights = load_checkpoint(weights, encoder, config.layers, architecture.tensor_names, device)
         except RuntimeError as error:
             if not is_out_of_memory(error):
                 raise
@@ -128,7 +128,8 @@ class SentenceEncoder(nn.Module):
     @property
     def embedding_dimension(self) -> int:
         """D, the length of a vector."""
-        return int(self.folder.config["hidden_size"])
+        config: Any = self.encoder.config
+        return int(config.width)
 
     @property
     def device(self) -> torch.device:
@@ -296,11 +297,11 @@ class SentenceEncoder(nn.Module):
 
         Nothing half-written appears under `folder`; it may be the one the model was loaded from.
         """
-        family = family_of(self.folder)
+        architecture = architecture_of(self.folder.config)
         config = {
             key: value for key, value in self.folder.config.items() if key not in ("auto_map", "torch_dtype", "dtype")
         }
-        config |= {"architectures": [family.class_name], "torch_dtype": DTYPE_NAMES[self.dtype]}
+        config |= {"architectures": [architecture.class_name], "torch_dtype": DTYPE_NAMES[self.dtype]}
         files = dict(self.folder.tokenizer_files)
         files.setdefault("tokenizer.json", self.tokenizer.backend.to_str(pretty=True).encode())
         contents = dataclasses.replace(
@@ -308,8 +309,8 @@ class SentenceEncoder(nn.Module):
         )
 
         def write_weights(target: Path) -> None:
-            layers = self.folder.config["num_hidden_layers"]
-            save_checkpoint(target, self.encoder, layers, family.architecture, self.carried)
+            encoder_config: Any = self.encoder.config
+            save_checkpoint(target, self.encoder, encoder_config.layers, architecture.tensor_names, self.pooler_weights)
 
         write_folder(Path(folder), contents, self.embedding_dimension, write_weights)
 

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from minisbert.models.pooling import Pooling
-from minisbert.models.registry import FAMILIES
+from minisbert.models.registry import ARCHITECTURES
 from minisbert.sentence_encoder import SentenceEncoder
 from minisbert.storage.folder import ModelFolder
 from minisbert.text.tokenizer import Tokenizer, load_backend
@@ -91,9 +91,9 @@ def tiny_model(
 ) -> SentenceEncoder:
     """A tiny model in memory; `fields` override those of config.json."""
     config_fields = {**CONFIGS[model_type], **fields}
-    family = FAMILIES[model_type]
-    config = family.read_config(config_fields)
-    encoder = family.encoder(config)
+    architecture = ARCHITECTURES[model_type]
+    config = architecture.read_config(config_fields)
+    encoder = architecture.encoder(config)
     generator = torch.Generator().manual_seed(seed)
     for parameter in encoder.parameters():
         parameter.data.normal_(std=STANDARD_DEVIATION, generator=generator)

@@ -168,7 +168,7 @@ def run(args: argparse.Namespace, stop: Stop) -> int:
     from minisbert import SentenceEncoder
     from minisbert.devices import usable_device
     from minisbert.distributed import is_main_process, join_processes
-    from minisbert.models.layers import EMULATES_BFLOAT16
+    from minisbert.models.fast import EMULATES_BFLOAT16
     from minisbert.training import ko_mini as mini
     from minisbert.training.loop import Stopped, fit
     from minisbert.training.objectives import build_objectives, load_data

@@ -1,10 +1,11 @@
-"""Reading the fields of a config.json, one typed and bounded value at a time.
+"""The fields of config.json that all encoders have, and how fields are read: one typed and bounded value at a time.
 
 A configuration comes from strangers: 10^6 layers, `"12"` for 12, NaN for epsilon. Each model's frozen dataclass is
 built with the readers below, so that a bad value ends in one line that names the field, before anything is allocated.
 """
 
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from minisbert.errors import ModelError
@@ -15,6 +16,48 @@ Fields = Mapping[str, Any]
 LARGEST_WIDTH = 1 << 16  # hidden and feed-forward width, positions; ten times what published encoders use
 LARGEST_VOCABULARY = 1 << 22
 MOST_LAYERS = 256
+
+
+@dataclass(frozen=True)
+class EncoderConfig:
+    """What the three architectures have in common, under the names of config.json.
+
+    The rest of the program asks an encoder's configuration for `width`, `layers`, `segments`, `vocab_size`, `pad_token_id` and
+    `longest_text` alone: an architecture whose fields have other names needs no more than these.
+    """
+
+    vocab_size: int  # V
+    hidden_size: int
+    num_hidden_layers: int
+    num_attention_heads: int
+    intermediate_size: int
+    hidden_act: str
+    max_position_embeddings: int
+    type_vocab_size: int
+    pad_token_id: int
+    layer_norm_eps: float
+    hidden_dropout_prob: float
+    attention_probs_dropout_prob: float
+
+    @property
+    def width(self) -> int:
+        """D, the length of a token's vector."""
+        return self.hidden_size
+
+    @property
+    def layers(self) -> int:
+        """The number of layers."""
+        return self.num_hidden_layers
+
+    @property
+    def longest_text(self) -> int:
+        """The number of tokens, special ones included, that the model was made for."""
+        return self.max_position_embeddings
+
+    @property
+    def segments(self) -> int:
+        """How many segments a token can be of; with two, the second text of a pair is of segment 1."""
+        return self.type_vocab_size
 
 
 def integer(fields: Fields, name: str, low: int, high: int, default: int | None = None) -> int:
@@ -96,7 +139,7 @@ def require(fields: Fields, name: str, supported: Any) -> None:
 
 
 def encoder_fields(fields: Fields, layer_norm_eps: float, pad_token_id: int) -> dict[str, Any]:
-    """The fields that every architecture has, under their names in config.json.
+    """Read the fields of `EncoderConfig`.
 
     Args:
         fields: the parsed file.

@@ -2,49 +2,40 @@
 
 Papers: He et al. 2020, "DeBERTa: Decoding-enhanced BERT with Disentangled Attention", section 3 (the attention); He et al.
 2021, "DeBERTaV3", and the authors' code for what v2 adds: logarithmic buckets, one LayerNorm over the relative table,
-projections shared between content and position. Checked against transformers 5.23.0, `DebertaV2Model` (outputs, and gradients
+projections shared between content and position. Checked against transformers 5.24.0, `DebertaV2Model` (outputs, and gradients
 of every parameter, in float64). Axis letters: see layers.py. bert.py adds positions to embeddings; here they enter every score.
 
-A score is the sum of up to three products (equation 4 of the paper), over distances q - k:
+A score is the sum of up to three products (equation 4 of the paper). Positions count as distances q - k:
 
     score[q, k] = ( query[q]·key[k]                           content to content
                   + query[q]·relative_key[bucket(q - k)]      content to position, "c2p"
                   + key[k]·relative_query[bucket(q - k)] )    position to content, "p2c"
-                  / sqrt(K * number of terms)
+                  / sqrt(K · number of terms)
 
 The paper writes bucket(k - q) in the last line; its authors' code, and with it every checkpoint, has bucket(q - k), so one list
-of rows serves both terms. A text of T tokens has only 2T - 1 distances, so no more rows than those (and one to fill up) are
-multiplied, ordered by distance. What is then left is to move row r of each query to the key it belongs to, which needs no
-gather: `relative_shift` finds the answer lying in memory already (Dai et al. 2019, "Transformer-XL", appendix B).
+of rows serves both terms. `plain_position_scores` is these two lines as code. The model computes the same with less: a text of
+T tokens has only 2T - 1 distances, so no more rows than those (and one to fill up) are multiplied, ordered by distance. What is
+then left is to move each product to the pair of tokens it belongs to. That needs no gather: `relative_shift` finds the answer
+lying in memory already (Dai et al. 2019, "Transformer-XL", appendix B).
 """
 
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from minisbert.errors import ModelError
-from minisbert.models.config import LARGEST_WIDTH, Fields, choice, encoder_fields, flag, integer, require, subset
-from minisbert.models.layers import FeedForward, Linear
+from minisbert.models import config as read
+from minisbert.models import fast
+from minisbert.models.config import LARGEST_WIDTH, EncoderConfig, Fields
+from minisbert.models.layers import encoder_layers, merge_heads, split_heads
+from minisbert.models.tensor_names import TensorNames
 
 
 @dataclass(frozen=True)
-class DebertaV2Config:
-    """The fields of config.json that DeBERTa-v2 computes with, under the names they have there."""
+class DebertaV2Config(EncoderConfig):
+    """The fields of config.json that DeBERTa-v2 computes with besides those that all encoders have."""
 
-    vocab_size: int
-    hidden_size: int
-    num_hidden_layers: int
-    num_attention_heads: int
-    intermediate_size: int
-    hidden_act: str
-    max_position_embeddings: int
-    type_vocab_size: int
-    pad_token_id: int
-    layer_norm_eps: float
-    hidden_dropout_prob: float
-    attention_probs_dropout_prob: float
     position_biased_input: bool
     relative_attention: bool
     max_relative_positions: int  # `max_distance`; below 1 = max_position_embeddings
@@ -56,30 +47,25 @@ class DebertaV2Config:
     @classmethod
     def from_fields(cls, fields: Fields) -> "DebertaV2Config":
         """Read a parsed config.json; ModelError names a field that is missing, wrong, or asks for what is not supported."""
-        common = encoder_fields(fields, layer_norm_eps=1e-7, pad_token_id=0)
-        require(fields, "embedding_size", common["hidden_size"])
-        require(fields, "attention_head_size", common["hidden_size"] // common["num_attention_heads"])
-        require(fields, "conv_kernel_size", 0)
+        common = read.encoder_fields(fields, layer_norm_eps=1e-7, pad_token_id=0)
+        read.require(fields, "embedding_size", common["hidden_size"])
+        read.require(fields, "attention_head_size", common["hidden_size"] // common["num_attention_heads"])
+        read.require(fields, "conv_kernel_size", 0)
         config = cls(
             **common,
-            position_biased_input=flag(fields, "position_biased_input", True),
-            relative_attention=flag(fields, "relative_attention", False),
-            max_relative_positions=integer(fields, "max_relative_positions", -1, LARGEST_WIDTH, default=-1),
-            position_buckets=integer(fields, "position_buckets", -1, LARGEST_WIDTH, default=-1),
-            pos_att_type=subset(fields, "pos_att_type", {"c2p", "p2c"}),
-            share_att_key=flag(fields, "share_att_key", False),
-            norm_rel_ebd=choice(fields, "norm_rel_ebd", ["none", "layer_norm"], default="none"),
+            position_biased_input=read.flag(fields, "position_biased_input", True),
+            relative_attention=read.flag(fields, "relative_attention", False),
+            max_relative_positions=read.integer(fields, "max_relative_positions", -1, LARGEST_WIDTH, default=-1),
+            position_buckets=read.integer(fields, "position_buckets", -1, LARGEST_WIDTH, default=-1),
+            pos_att_type=read.subset(fields, "pos_att_type", {"c2p", "p2c"}),
+            share_att_key=read.flag(fields, "share_att_key", False),
+            norm_rel_ebd=read.choice(fields, "norm_rel_ebd", ["none", "layer_norm"], default="none"),
         )
         if config.relative_attention and not config.pos_att_type:
             raise ModelError("config.json: relative_attention is true, but pos_att_type names neither c2p nor p2c")
         if config.position_buckets > 0 and not 4 <= config.position_buckets < 2 * (config.max_distance - 1):
             raise ModelError(f"config.json: position_buckets must be -1, or from 4 to {2 * config.max_distance - 3}")
         return config
-
-    @property
-    def longest_text(self) -> int:
-        """The number of tokens, special ones included, that the model was made for."""
-        return self.max_position_embeddings
 
     @property
     def max_distance(self) -> int:
@@ -95,12 +81,18 @@ class DebertaV2Config:
 def log_buckets(distances: Tensor, buckets: int, max_distance: int) -> Tensor:
     """Group distances: near ones keep a bucket each, far ones share buckets of growing width.
 
-    With m = buckets / 2, a distance of at most m is its own bucket; beyond, m - 1 buckets are spread evenly over the logarithm
-    of the distance, up to `max_distance` - 1 > m, which is in bucket `buckets` - 1. Computed in float32, as the reference does:
-    a rounding in the other direction would move a whole bucket. int64 in and out; log_buckets(-d) = -log_buckets(d).
+    Whether a word is 2 or 3 tokens away matters; 102 or 103 does not. With m = buckets / 2, a distance of at most m is its own
+    bucket; beyond, m - 1 buckets are spread evenly over the logarithm of the distance, up to `max_distance` - 1, which is in
+    bucket `buckets` - 1. Here buckets = 8 and max_distance = 32:
 
-    >>> log_buckets(torch.tensor([-20, -4, -3, 0, 1, 4, 5, 7, 8, 20, 31]), buckets=8, max_distance=32)
-    tensor([-7, -4, -3,  0,  1,  4,  5,  5,  6,  7,  7])
+        distance   0  1  2  3  4 | 5 . 7 | 8 . . . . . 15 | 16 . . . . . . . . . 31 |
+        bucket     0  1  2  3  4 |   5   |       6        |           7             |
+
+    int64 in and out; a negative distance has the negative bucket. Computed in float32, as the reference does: a rounding in the
+    other direction would move a whole bucket.
+
+    >>> log_buckets(torch.tensor([-20, -4, -3, 0, 1, 4, 5, 7, 8, 15, 16, 31]), buckets=8, max_distance=32)
+    tensor([-7, -4, -3,  0,  1,  4,  5,  5,  6,  6,  7,  7])
     """
     middle = buckets // 2
     size = distances.abs()
@@ -109,15 +101,27 @@ def log_buckets(distances: Tensor, buckets: int, max_distance: int) -> Tensor:
     return torch.where(size <= middle, distances, far * distances.sign())
 
 
-def relative_rows(T: int, config: DebertaV2Config, device: torch.device) -> Tensor:
-    """The rows of the relative table for distances T, T - 1, ..., 0, ..., -(T - 1), in this order.
-
-    Distance T occurs in no text of T tokens; with it there are 2T rows, as `relative_shift` needs. int64, 0 to R - 1.
-    """
-    distances = torch.arange(T, -T, -1, device=device)
+def table_rows(distances: Tensor, config: DebertaV2Config) -> Tensor:
+    """The row of the relative table for each distance q - k. int64 of any shape in, the same shape out, 0 to R - 1."""
     if config.position_buckets > 0:
         distances = log_buckets(distances, config.position_buckets, config.max_distance)
     return (distances + config.span).clamp(0, 2 * config.span - 1)
+
+
+def plain_position_scores(
+    query: Tensor, key: Tensor, relative_key: Tensor | None, relative_query: Tensor | None, rows: Tensor
+) -> Tensor:
+    """The terms "c2p" and "p2c" as the paper writes them: look up a row for every pair of tokens. For readers and tests.
+
+    Takes query and key (B, H, T, K), relative_key and relative_query (H, R, K), where None leaves the term out, and rows (T, T)
+    int64, `table_rows` of the distances q - k. Returns (B, H, T, T) as [query, key], not yet scaled.
+    """
+    scores = torch.zeros_like(query @ key.transpose(-1, -2))  # (B, H, T, T)
+    if relative_key is not None:
+        scores = scores + torch.einsum("bhqd,hqkd->bhqk", query, relative_key[:, rows])
+    if relative_query is not None:
+        scores = scores + torch.einsum("bhkd,hqkd->bhqk", key, relative_query[:, rows])
+    return scores
 
 
 def relative_shift(by_distance: Tensor) -> Tensor:
@@ -141,26 +145,45 @@ def relative_shift(by_distance: Tensor) -> Tensor:
     return by_distance.flatten(-2)[..., T:].view(*batch, T, 2 * T - 1)[..., :T]  # (..., T, T)
 
 
+def by_rising_distance(by_falling_distance: Tensor) -> Tensor:
+    """From rows for the distances T, T - 1, ..., -(T - 1) to rows where row c is distance c - T.
+
+    In "p2c" keys are the rows of the product and queries its columns, so `relative_shift` wants the distances the other way
+    round. Row 0 would be distance -T, which no two tokens have; what stands there does not matter.
+
+        as it comes    3  2  1  0 -1 -2        T = 3
+        .flip(0)      -2 -1  0  1  2  3
+        .roll(1, 0)    3 -2 -1  0  1  2        row c is distance c - 3, except row 0
+
+    >>> by_rising_distance(torch.tensor([[3], [2], [1], [0], [-1], [-2]])).flatten().tolist()
+    [3, -2, -1, 0, 1, 2]
+    """
+    return by_falling_distance.flip(0).roll(1, 0)
+
+
 class DisentangledAttention(nn.Module):
-    """x + Dropout(attention(x)), where scores see content and relative position (section 3.1 of the paper)."""
+    """Attention whose scores see content and relative position (section 3.1 of the paper)."""
 
     def __init__(self, config: DebertaV2Config) -> None:
         super().__init__()
         D = config.hidden_size
         self.heads = config.num_attention_heads
         self.terms = config.pos_att_type
-        # All terms that are configured count, also where only the first is computed for want of relative_attention.
-        self.scale = (D // self.heads * (1 + len(self.terms))) ** -0.5
-        self.attention_dropout = config.attention_probs_dropout_prob
-        self.dropout = config.hidden_dropout_prob
-        self.query = Linear(D, D)
-        self.key = Linear(D, D)
-        self.value = Linear(D, D)
-        self.output = Linear(D, D)
-        # Where there are none, positions go through `key` and `query`, as contents do.
+        # Each term has variance K (layers.py says why), and uncorrelated terms add their variances: three of them have 3K. All
+        # that are configured count, even where no relative_attention computes them. The reference takes the root in float32 in
+        # models of every dtype; an exact one would change the scores of a float64 model in the ninth digit.
+        variance = D // self.heads * (1 + len(self.terms))
+        self.scale = 1 / torch.tensor(variance, dtype=torch.float32, device="cpu").sqrt().item()
+        self.dropout = config.attention_probs_dropout_prob
+        self.table_dropout = nn.Dropout(config.hidden_dropout_prob)
+        self.query = fast.Linear(D, D)
+        self.key = fast.Linear(D, D)
+        self.value = fast.Linear(D, D)
+        self.output = fast.Linear(D, D)
+        # If there are none, positions go through `key` and `query`, as contents do.
         own_projections = self.terms if config.relative_attention and not config.share_att_key else frozenset()
-        self.relative_key = Linear(D, D) if "c2p" in own_projections else None
-        self.relative_query = Linear(D, D) if "p2c" in own_projections else None
+        self.relative_key = fast.Linear(D, D) if "c2p" in own_projections else None
+        self.relative_query = fast.Linear(D, D) if "p2c" in own_projections else None
 
     def forward(self, x: Tensor, attention_mask: Tensor | None, table: Tensor | None, rows: Tensor | None) -> Tensor:
         """Let every token gather from all real tokens of its text.
@@ -169,25 +192,26 @@ class DisentangledAttention(nn.Module):
             x: (B, T, D) floating point.
             attention_mask: (B, 1, 1, T) bool, True = real token; None = all are.
             table: (R, D), the relative table; None = content alone.
-            rows: (2T,) int64 from `relative_rows`, given with `table`.
+            rows: (2T,) int64, the rows of the table for the distances T, T - 1, ..., -(T - 1); given with `table`.
 
         Returns:
-            (B, T, D): x + Dropout(what was gathered), not yet normalised.
+            (B, T, D).
         """
-        B, T, D = x.shape
-        query = self.query(x).view(B, T, self.heads, -1).transpose(1, 2)  # (B, H, T, K)
-        key = self.key(x).view(B, T, self.heads, -1).transpose(1, 2)  # (B, H, T, K)
-        value = self.value(x).view(B, T, self.heads, -1).transpose(1, 2)  # (B, H, T, K)
+        return self.output(self.mix(x, attention_mask, table, rows))
+
+    def mix(self, x: Tensor, attention_mask: Tensor | None, table: Tensor | None, rows: Tensor | None) -> Tensor:
+        """What the heads gather, side by side: (B, T, D)."""
+        query, key, value = (split_heads(part(x), self.heads) for part in (self.query, self.key, self.value))
         bias = attention_mask  # a boolean mask hides; one of numbers is added to the scaled scores of the contents
         if table is not None and rows is not None:
-            # Dropout falls on the table, before its rows are repeated: all distances of a bucket lose the same.
-            relative = F.dropout(table, self.dropout, self.training)[rows]  # (2T, D)
+            # Here positions are no part of the embeddings, so they missed the dropout there, and get it now. It falls on the
+            # table, before its rows are repeated: all distances of a bucket lose the same.
+            relative = self.table_dropout(table)[rows]  # (2T, D)
             bias = self.position_scores(query, key, relative)  # (B, H, T, T)
             if attention_mask is not None:
                 bias = bias.masked_fill(~attention_mask, float("-inf"))
-        dropout = self.attention_dropout if self.training else 0.0
-        mixed = F.scaled_dot_product_attention(query, key, value, bias, dropout, scale=self.scale)  # (B, H, T, K)
-        return self.output.add_to(x, mixed.transpose(1, 2).reshape(B, T, D), self.dropout)  # (B, T, D)
+        dropout = self.dropout if self.training else 0.0
+        return merge_heads(fast.attention(query, key, value, bias, dropout, self.scale))  # (B, T, D)
 
     def position_scores(self, query: Tensor, key: Tensor, relative: Tensor) -> Tensor:
         """The scaled sum of "c2p" and "p2c", (B, H, T, T); `relative` (2T, D) is ordered by falling distance."""
@@ -196,9 +220,7 @@ class DisentangledAttention(nn.Module):
             relative_key = (self.relative_key or self.key)(relative) * self.scale  # (2T, D)
             scores = relative_shift(self.by_distance(query, relative_key))  # (B, H, T, T) as [query, key]
         if "p2c" in self.terms:
-            # Here rows are keys and columns queries, so column c must be distance c - T (column 0 is never reached).
-            relative_query = (self.relative_query or self.query)(relative) * self.scale  # (2T, D)
-            relative_query = relative_query.flip(0).roll(1, 0)  # (2T, D)
+            relative_query = by_rising_distance((self.relative_query or self.query)(relative) * self.scale)  # (2T, D)
             from_key = relative_shift(self.by_distance(key, relative_query)).transpose(-1, -2)  # (B, H, T, T)
             scores = from_key if scores is None else scores + from_key
         assert scores is not None
@@ -208,25 +230,8 @@ class DisentangledAttention(nn.Module):
         """Multiply (B, H, T, K) tokens with (2T, D) distances to (B, H, T, 2T): one product a head, of B·T rows."""
         B, H, T, K = content.shape
         tokens = content.transpose(0, 1).reshape(H, B * T, K)  # (H, B·T, K)
-        distance_rows = relative.view(2 * T, H, K).permute(1, 2, 0)  # (H, K, 2T)
-        return torch.bmm(tokens, distance_rows).view(H, B, T, 2 * T).transpose(0, 1)  # (B, H, T, 2T)
-
-
-class DebertaV2Layer(nn.Module):
-    """Attention, then feed-forward, each followed by LayerNorm; residual and dropout are in them, as in layers.py."""
-
-    def __init__(self, config: DebertaV2Config) -> None:
-        super().__init__()
-        D, eps = config.hidden_size, config.layer_norm_eps
-        self.attention = DisentangledAttention(config)
-        self.attention_norm = nn.LayerNorm(D, eps=eps)
-        self.feed_forward = FeedForward(D, config.intermediate_size, config.hidden_act, config.hidden_dropout_prob)
-        self.feed_forward_norm = nn.LayerNorm(D, eps=eps)
-
-    def forward(self, x: Tensor, attention_mask: Tensor | None, table: Tensor | None, rows: Tensor | None) -> Tensor:
-        """Map (B, T, D) to (B, T, D); the other arguments as in `DisentangledAttention`."""
-        x = self.attention_norm(self.attention(x, attention_mask, table, rows))
-        return self.feed_forward_norm(self.feed_forward(x))
+        distances = split_heads(relative, H).transpose(1, 2)  # (H, K, 2T)
+        return torch.bmm(tokens, distances).view(H, B, T, 2 * T).transpose(0, 1)  # (B, H, T, 2T)
 
 
 class DebertaV2Embeddings(nn.Module):
@@ -261,60 +266,51 @@ class DebertaV2(nn.Module):
         self.embeddings = DebertaV2Embeddings(config)
         self.relative_embeddings = nn.Embedding(2 * config.span, D) if config.relative_attention else None
         self.relative_norm = nn.LayerNorm(D, eps=eps) if config.norm_rel_ebd == "layer_norm" else nn.Identity()
-        self.layers = nn.ModuleList(DebertaV2Layer(config) for _ in range(config.num_hidden_layers))
+        self.layers = encoder_layers(config, lambda: DisentangledAttention(config))
 
     def forward(
         self, input_ids: Tensor, attention_mask: Tensor | None = None, token_type_ids: Tensor | None = None
     ) -> Tensor:
-        """Encode a batch.
-
-        Args:
-            input_ids: (B, T) int64, 0 to vocab_size - 1, padded on the right; T at most `config.longest_text`.
-            attention_mask: (B, T) bool, True = real token; None = all are.
-            token_type_ids: (B, T) int64, 0 to type_vocab_size - 1; None = all 0; ignored where type_vocab_size is 0.
-
-        Returns:
-            Token embeddings (B, T, D) in the dtype of the parameters; rows under padding mean nothing.
-        """
+        """Encode a batch; arguments and result as in `bert.Bert`. Where type_vocab_size is 0, token types are ignored."""
         x = self.embeddings(input_ids, token_type_ids)  # (B, T, D)
         mask = None if attention_mask is None else attention_mask[:, None, None, :]  # (B, 1, 1, T)
         table = rows = None
         if self.relative_embeddings is not None:
             table = self.relative_norm(self.relative_embeddings.weight)  # (R, D)
-            rows = relative_rows(input_ids.shape[1], self.config, input_ids.device)  # (2T,)
+            T = input_ids.shape[1]
+            rows = table_rows(torch.arange(T, -T, -1, device=input_ids.device), self.config)  # (2T,)
         for layer in self.layers:
             x = layer(x, mask, table, rows)
         return x
 
 
-# Modules in a checkpoint -> modules above; {i} is the layer. Their tensors, weight and bias, have the same names in both. A
-# masked-language model puts PREFIX before them. Entries for parts that the configuration leaves out are not used.
-PREFIX = "deberta."
-MODULES = {
-    "embeddings.word_embeddings": "embeddings.token",
-    "embeddings.position_embeddings": "embeddings.position",
-    "embeddings.token_type_embeddings": "embeddings.token_type",
-    "embeddings.LayerNorm": "embeddings.norm",
-    "encoder.rel_embeddings": "relative_embeddings",
-    "encoder.LayerNorm": "relative_norm",
-    "encoder.layer.{i}.attention.self.query_proj": "layers.{i}.attention.query",
-    "encoder.layer.{i}.attention.self.key_proj": "layers.{i}.attention.key",
-    "encoder.layer.{i}.attention.self.value_proj": "layers.{i}.attention.value",
-    "encoder.layer.{i}.attention.self.pos_key_proj": "layers.{i}.attention.relative_key",
-    "encoder.layer.{i}.attention.self.pos_query_proj": "layers.{i}.attention.relative_query",
-    "encoder.layer.{i}.attention.output.dense": "layers.{i}.attention.output",
-    "encoder.layer.{i}.attention.output.LayerNorm": "layers.{i}.attention_norm",
-    "encoder.layer.{i}.intermediate.dense": "layers.{i}.feed_forward.expand",
-    "encoder.layer.{i}.output.dense": "layers.{i}.feed_forward.contract",
-    "encoder.layer.{i}.output.LayerNorm": "layers.{i}.feed_forward_norm",
-}
-CARRIED = ()  # it has no pooler
-# Known and left behind, with the reason; a final * stands for every name that starts so.
-UNUSED = {
-    "embeddings.position_ids": "0 to P - 1, stored by old versions of transformers",
-    "embeddings.position_embeddings.weight": "of the pre-training decoder, where position_biased_input is false",
-    "cls.*": "head of pre-training: masked language model",
-    "lm_predictions.*": "head of pre-training: masked language model",
-    "mask_predictions.*": "head of pre-training: replaced-token detection",
-    "pooler.*": "head of classification models",
-}
+TENSOR_NAMES = TensorNames(
+    prefix="deberta.",
+    modules={
+        "embeddings.word_embeddings": "embeddings.token",
+        "embeddings.position_embeddings": "embeddings.position",
+        "embeddings.token_type_embeddings": "embeddings.token_type",
+        "embeddings.LayerNorm": "embeddings.norm",
+        "encoder.rel_embeddings": "relative_embeddings",
+        "encoder.LayerNorm": "relative_norm",
+        "encoder.layer.{i}.attention.self.query_proj": "layers.{i}.attention.query",
+        "encoder.layer.{i}.attention.self.key_proj": "layers.{i}.attention.key",
+        "encoder.layer.{i}.attention.self.value_proj": "layers.{i}.attention.value",
+        "encoder.layer.{i}.attention.self.pos_key_proj": "layers.{i}.attention.relative_key",
+        "encoder.layer.{i}.attention.self.pos_query_proj": "layers.{i}.attention.relative_query",
+        "encoder.layer.{i}.attention.output.dense": "layers.{i}.attention.output",
+        "encoder.layer.{i}.attention.output.LayerNorm": "layers.{i}.attention_norm",
+        "encoder.layer.{i}.intermediate.dense": "layers.{i}.feed_forward.expand",
+        "encoder.layer.{i}.output.dense": "layers.{i}.feed_forward.contract",
+        "encoder.layer.{i}.output.LayerNorm": "layers.{i}.feed_forward_norm",
+    },
+    pooler_weights=(),  # it has no pooler
+    unused={
+        "embeddings.position_ids": "0 to P - 1, stored by old versions of transformers",
+        "embeddings.position_embeddings.weight": "of the pre-training decoder, where position_biased_input is false",
+        "cls.*": "head of pre-training: masked language model",
+        "lm_predictions.*": "head of pre-training: masked language model",
+        "mask_predictions.*": "head of pre-training: replaced-token detection",
+        "pooler.*": "head of classification models",
+    },
+)

@@ -1,6 +1,6 @@
-"""Which encoder computes a model: config.json's model_type -> configuration, encoder, names of its tensors."""
+"""Which encoder computes a model: one row for each value that config.json's model_type may have."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import torch
@@ -9,16 +9,15 @@ from torch.overrides import TorchFunctionMode
 
 from minisbert.errors import ModelError
 from minisbert.models import bert, deberta_v2, roberta
-from minisbert.storage.folder import ModelFolder
-from minisbert.storage.weights import Architecture
+from minisbert.models.tensor_names import TensorNames
 
 
-class Family(NamedTuple):
-    """What one value of config.json's model_type stands for."""
+class Architecture(NamedTuple):
+    """What one model_type stands for."""
 
-    read_config: Callable[[dict[str, Any]], Any]
+    read_config: Callable[[Mapping[str, Any]], Any]
     encoder: type[nn.Module]
-    architecture: Architecture
+    tensor_names: TensorNames
     class_name: str  # in transformers, for config.json
 
     def empty_encoder(self, config: Any) -> nn.Module:
@@ -34,20 +33,22 @@ class _NoRandomInit(TorchFunctionMode):
         return None if func is nn.init.normal_ else func(*args, **(kwargs or {}))
 
 
-_BERT = Architecture(bert.PREFIX, bert.MODULES, bert.CARRIED, bert.UNUSED)
-_ROBERTA = Architecture(roberta.PREFIX, roberta.MODULES, roberta.CARRIED, roberta.UNUSED)
-_DEBERTA = Architecture(deberta_v2.PREFIX, deberta_v2.MODULES, deberta_v2.CARRIED, deberta_v2.UNUSED)
-FAMILIES = {
-    "bert": Family(bert.BertConfig.from_fields, bert.Bert, _BERT, "BertModel"),
-    "roberta": Family(roberta.RobertaConfig.from_fields, roberta.Roberta, _ROBERTA, "RobertaModel"),
-    "xlm-roberta": Family(roberta.RobertaConfig.from_fields, roberta.Roberta, _ROBERTA, "XLMRobertaModel"),
-    "deberta-v2": Family(deberta_v2.DebertaV2Config.from_fields, deberta_v2.DebertaV2, _DEBERTA, "DebertaV2Model"),
+_ROBERTA = (roberta.RobertaConfig.from_fields, roberta.Roberta, roberta.TENSOR_NAMES)
+ARCHITECTURES = {
+    "bert": Architecture(bert.BertConfig.from_fields, bert.Bert, bert.TENSOR_NAMES, "BertModel"),
+    "roberta": Architecture(*_ROBERTA, "RobertaModel"),
+    "xlm-roberta": Architecture(*_ROBERTA, "XLMRobertaModel"),
+    "deberta-v2": Architecture(
+        deberta_v2.DebertaV2Config.from_fields, deberta_v2.DebertaV2, deberta_v2.TENSOR_NAMES, "DebertaV2Model"
+    ),
 }
 
 
-def family_of(folder: ModelFolder) -> Family:
-    """The family of the model in a folder; ModelError if none can compute it."""
-    model_type = folder.config.get("model_type")
-    if not isinstance(model_type, str) or model_type not in FAMILIES:
-        raise ModelError(f"config.json: model_type {model_type!r:.80} is not supported, only {', '.join(FAMILIES)}")
-    return FAMILIES[model_type]
+def architecture_of(fields: Mapping[str, Any]) -> Architecture:
+    """The row for a parsed config.json; ModelError if there is none."""
+    model_type = fields.get("model_type")
+    if not isinstance(model_type, str) or model_type not in ARCHITECTURES:
+        raise ModelError(
+            f"config.json: model_type {model_type!r:.80} is not supported, only {', '.join(ARCHITECTURES)}"
+        )
+    return ARCHITECTURES[model_type]

@@ -14,7 +14,7 @@ import zipfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import safetensors
 import torch
@@ -30,6 +30,7 @@ from minisbert.files import (
     read_json_object,
     refuse_pointer,
 )
+from minisbert.models.tensor_names import TensorNames
 
 SAFETENSORS = "model.safetensors"
 SAFETENSORS_INDEX = "model.safetensors.index.json"
@@ -39,28 +40,6 @@ PYTORCH_BIN = "pytorch_model.bin"
 FLOATING_POINT = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
 LARGEST_HEADER = 8 * 2**20  # bytes; the header of a 24-layer model has some 50,000
 OLD_ENDINGS = {"gamma": "weight", "beta": "bias"}  # what the first checkpoints called the parameters of LayerNorm
-
-
-class Architecture(NamedTuple):
-    """How a model file names its tensors in checkpoints; see the end of bert.py."""
-
-    prefix: str
-    modules: Mapping[str, str]
-    carried: Sequence[str]
-    unused: Mapping[str, str]
-
-    def names(self, layers: int, model: nn.Module) -> dict[str, str]:
-        """Checkpoint name -> parameter name, for every parameter of `model`."""
-        theirs = {ours.format(i=i): name.format(i=i) for i in range(layers) for name, ours in self.modules.items()}
-        names = {}
-        for parameter, _ in model.named_parameters():
-            module, _, leaf = parameter.rpartition(".")
-            names[f"{theirs[module]}.{leaf}"] = parameter
-        return names
-
-    def leaves_behind(self, name: str) -> bool:
-        """Whether `name` is known and not needed."""
-        return any(name.startswith(known[:-1]) if known.endswith("*") else name == known for known in self.unused)
 
 
 @dataclass(frozen=True)
@@ -77,7 +56,7 @@ def load_checkpoint(
     folder: Path,
     model: nn.Module,
     layers: int,
-    architecture: Architecture,
+    tensor_names: TensorNames,
     device: str | torch.device | None = None,
 ) -> dict[str, Tensor]:
     """Fill the parameters of `model` from the weights in `folder`.
@@ -86,44 +65,51 @@ def load_checkpoint(
         folder: holds one of the three forms of weights; safetensors is preferred.
         model: parameters of any dtype; they receive the stored values converted to their dtype.
         layers: number of layers of `model`.
-        architecture: the names.
+        tensor_names: what its tensors are called in a checkpoint.
         device: where to put the parameters of a model on the meta device, which has shapes alone: memory is taken
             after the weights are known to fit. None = leave them where they are.
 
     Returns:
-        The carried tensors by checkpoint name, on the CPU: not computed with, but to be saved again.
+        The pooler weights by checkpoint name, on the CPU: not computed with, but to be saved again.
 
     Raises:
         ModelError: there are no weights, a file is damaged, or a tensor is missing, unexpected, of another shape or not
             floating point, and then no parameter has been touched; or a tensor holds NaN or an infinite value.
     """
-    stored = _plain_names(_open(folder), architecture.prefix)
-    names = architecture.names(layers, model)
+    stored = _plain_names(_open(folder), tensor_names.prefix)
+    names = tensor_names.by_checkpoint_name(model, layers)
     parameters = dict(model.named_parameters())
-    shapes = {theirs: tuple(parameters[ours].shape) for theirs, ours in names.items()}
-    _compare(stored, shapes | _carried_shapes(model, architecture), architecture, folder)
+    shapes = {
+        checkpoint_name: tuple(parameters[parameter_name].shape) for checkpoint_name, parameter_name in names.items()
+    }
+    _compare(stored, shapes | _pooler_shapes(model, tensor_names), tensor_names, folder)
     if device is not None:
         model.to_empty(device=device)
         parameters = dict(model.named_parameters())
     with torch.no_grad():
-        for theirs, ours in names.items():
-            parameters[ours].copy_(_read_finite(theirs, stored[theirs]))
-        return {name: _read_finite(name, stored[name]).clone() for name in architecture.carried if name in stored}
+        for checkpoint_name, parameter_name in names.items():
+            parameters[parameter_name].copy_(_read_finite(checkpoint_name, stored[checkpoint_name]))
+        return {
+            name: _read_finite(name, stored[name]).clone() for name in tensor_names.pooler_weights if name in stored
+        }
 
 
 def save_checkpoint(
-    folder: Path, model: nn.Module, layers: int, architecture: Architecture, carried: Mapping[str, Tensor]
+    folder: Path, model: nn.Module, layers: int, tensor_names: TensorNames, pooler_weights: Mapping[str, Tensor]
 ) -> None:
     """Write model.safetensors with the names that other libraries expect.
 
-    A carried tensor that was never there (a masked-language model has no pooler) is written as zeros, because readers
-    that want it would otherwise warn; no sentence embedding depends on it.
+    Pooler weights that were never there (a masked-language model has none) are written as zeros, because readers
+    that want them would otherwise warn; no sentence embedding depends on it.
     """
     parameters = dict(model.named_parameters())
-    tensors = {theirs: parameters[ours].detach() for theirs, ours in architecture.names(layers, model).items()}
+    tensors = {
+        checkpoint_name: parameters[parameter_name].detach()
+        for checkpoint_name, parameter_name in tensor_names.by_checkpoint_name(model, layers).items()
+    }
     dtype = next(iter(tensors.values())).dtype
-    for name, shape in _carried_shapes(model, architecture).items():
-        tensors[name] = (carried[name] if name in carried else torch.zeros(shape)).to(dtype)
+    for name, shape in _pooler_shapes(model, tensor_names).items():
+        tensors[name] = (pooler_weights[name] if name in pooler_weights else torch.zeros(shape)).to(dtype)
     write_tensors(folder / SAFETENSORS, tensors)
 
 
@@ -144,24 +130,24 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
         flush_to_disk(file)
 
 
-def _carried_shapes(model: nn.Module, architecture: Architecture) -> dict[str, tuple[int, ...]]:
-    """What is carried is a linear map from D to D, the pooler."""
+def _pooler_shapes(model: nn.Module, tensor_names: TensorNames) -> dict[str, tuple[int, ...]]:
+    """The pooler is a linear map from D to D."""
     width = next(model.parameters()).shape[-1]  # of the token embeddings
-    return {name: (width, width) if name.endswith("weight") else (width,) for name in architecture.carried}
+    return {name: (width, width) if name.endswith("weight") else (width,) for name in tensor_names.pooler_weights}
 
 
 def _compare(
     stored: Mapping[str, StoredTensor],
     expected: Mapping[str, tuple[int, ...]],
-    architecture: Architecture,
+    tensor_names: TensorNames,
     folder: Path,
 ) -> None:
     """Report every difference between the tensors stored and the tensors expected in one error."""
     problems: list[str] = []
-    missing = [name for name in expected if name not in stored and name not in architecture.carried]
+    missing = [name for name in expected if name not in stored and name not in tensor_names.pooler_weights]
     if missing:
         problems.append(f"{len(missing)} missing ({_some(missing)})")
-    unexpected = [name for name in stored if name not in expected and not architecture.leaves_behind(name)]
+    unexpected = [name for name in stored if name not in expected and not tensor_names.leaves_behind(name)]
     if unexpected:
         problems.append(f"{len(unexpected)} unexpected ({_some(unexpected)})")
     for name, shape in expected.items():

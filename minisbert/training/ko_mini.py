@@ -22,7 +22,7 @@ import torch
 
 from minisbert.errors import InputError
 from minisbert.models.pooling import Pooling
-from minisbert.models.registry import FAMILIES
+from minisbert.models.registry import ARCHITECTURES
 from minisbert.sentence_encoder import SentenceEncoder
 from minisbert.storage.folder import ModelFolder
 from minisbert.text.rows import read_lines
@@ -122,9 +122,9 @@ def new_model(model_type: str, texts: Iterable[str], seed: int) -> SentenceEncod
         **SHAPE,
         **MODEL_TYPES[model_type],
     }
-    family = FAMILIES[model_type]
-    config = family.read_config(fields)
-    encoder = family.encoder(config)
+    architecture = ARCHITECTURES[model_type]
+    config = architecture.read_config(fields)
+    encoder = architecture.encoder(config)
     generator = torch.Generator().manual_seed(seed)
     for name, parameter in encoder.named_parameters():
         if parameter.ndim == 2:

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from minisbert import SentenceEncoder
-from minisbert.models.registry import FAMILIES
+from minisbert.models.registry import ARCHITECTURES
 from minisbert.training.examples import read_sts
 
 BASE = {
@@ -69,14 +69,14 @@ def full_size_folder(kind: str, tokenizers: Path, cache: Path) -> Path:
     folder = cache / f"full-size-{kind}"
     if not folder.exists():
         model = SentenceEncoder.from_pretrained(tokenizers / f"ko-mini-{kind}", device="cpu")
-        family = FAMILIES[CONFIGS[kind]["model_type"]]
+        architecture = ARCHITECTURES[CONFIGS[kind]["model_type"]]
         torch.manual_seed(0)
-        model.encoder = family.encoder(family.read_config(CONFIGS[kind]))
+        model.encoder = architecture.encoder(architecture.read_config(CONFIGS[kind]))
         for parameter in model.encoder.parameters():
             if parameter.ndim == 2:
                 parameter.data.normal_(std=0.02)
         model.folder = dataclasses.replace(model.folder, config=CONFIGS[kind])
-        model.carried = {}
+        model.pooler_weights = {}
         model.save_pretrained(folder)
     return folder
 

@@ -434,7 +434,7 @@ def test_out_of_memory_is_one_line(own, monkeypatch):
 
 def test_emulated_bfloat16_is_told(own, monkeypatch):
     for emulated in (True, False):
-        monkeypatch.setattr("minisbert.models.layers.EMULATES_BFLOAT16", emulated)
+        monkeypatch.setattr("minisbert.models.fast.EMULATES_BFLOAT16", emulated)
         _, _, err = own("--dtype", "bfloat16", "--max-steps", 1, "--overwrite")
         assert ("no bfloat16 instructions" in err[0]) == emulated
 

@@ -14,7 +14,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 
 from minisbert.errors import ModelError
-from minisbert.models.registry import FAMILIES
+from minisbert.models.registry import ARCHITECTURES
 from tests.comparison import GOLDEN_CASES, compare, ragged_batch
 from tests.tiny import CONFIGS, tiny_model
 
@@ -122,8 +122,8 @@ WITHOUT_EFFECT = {
 
 def outcome(model_type, fields):
     """What a case comes to: the output in training mode, or None if the batch does not fit the model any more."""
-    family = FAMILIES[model_type]
-    encoder = family.encoder(family.read_config(fields)).double().train()
+    architecture = ARCHITECTURES[model_type]
+    encoder = architecture.encoder(architecture.read_config(fields)).double().train()
     for (
         name,
         parameter,
@@ -167,4 +167,4 @@ def test_every_field_counts(model_type, name):
 )
 def test_what_is_not_supported_is_refused_by_name(model_type, name, value):
     with pytest.raises(ModelError, match=name):
-        FAMILIES[model_type].read_config({**CONFIGS[model_type], name: value})
+        ARCHITECTURES[model_type].read_config({**CONFIGS[model_type], name: value})

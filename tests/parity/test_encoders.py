@@ -9,7 +9,7 @@ import torch
 pytest.importorskip("transformers")
 pytest.importorskip("sentence_transformers")
 
-from minisbert.models.registry import FAMILIES
+from minisbert.models.registry import ARCHITECTURES
 from tests.comparison import CASES, compare, ragged_batch, record_dropouts
 from tests.parity.reference import record, reference_model
 from tests.tiny import CONFIGS
@@ -41,8 +41,8 @@ def test_dropout_falls_where_the_reference_has_it(model_type, monkeypatch):
         "attention_probs_dropout_prob": ATTENTION_DROPOUT,
     }
     batch = ragged_batch(fields)
-    family = FAMILIES[model_type]
-    ours = family.encoder(family.read_config(fields)).double()
+    architecture = ARCHITECTURES[model_type]
+    ours = architecture.encoder(architecture.read_config(fields)).double()
     reference = reference_model(fields, attn_implementation="eager")
     calls = record_dropouts(monkeypatch)
     reference.train()(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"].long())

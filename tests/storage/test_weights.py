@@ -11,7 +11,7 @@ from safetensors.torch import load_file, save_file
 
 from minisbert import SentenceEncoder
 from minisbert.errors import ModelError
-from minisbert.models.registry import FAMILIES
+from minisbert.models.registry import ARCHITECTURES
 from minisbert.storage.weights import load_checkpoint, save_checkpoint
 from tests.model_files import refusal
 from tests.tiny import CONFIGS, SENTENCES, tiny_folder, tiny_model
@@ -66,7 +66,7 @@ def test_nothing_is_loaded_from_a_file_that_does_not_fit(tmp_path):
     encoder = tiny_model(seed=1).encoder
     before = {name: parameter.clone() for name, parameter in encoder.named_parameters()}
     with pytest.raises(ModelError, match="does not fit"):
-        load_checkpoint(folder, encoder, 2, FAMILIES["bert"].architecture)
+        load_checkpoint(folder, encoder, 2, ARCHITECTURES["bert"].tensor_names)
     for name, parameter in encoder.named_parameters():
         assert torch.equal(parameter, before[name])
 
@@ -100,7 +100,7 @@ def test_what_is_saved_is_marked_for_pytorch_and_follows_the_umask(tmp_path):
     for umask in (0o022, 0o077):
         before = os.umask(umask)
         try:
-            save_checkpoint(tmp_path, model.encoder, 2, FAMILIES["bert"].architecture, {})
+            save_checkpoint(tmp_path, model.encoder, 2, ARCHITECTURES["bert"].tensor_names, {})
         finally:
             os.umask(before)
         assert stat.S_IMODE((tmp_path / WEIGHTS).stat().st_mode) == 0o666 & ~umask
@@ -118,7 +118,7 @@ def test_a_loaded_model_does_not_need_its_file(tmp_path):
         expected = model.encode(SENTENCES)
         os.truncate(folder / name, 0)  # would kill a process that still had it mapped into memory
         np.testing.assert_array_equal(model.encode(SENTENCES), expected)
-        assert not model.carried["pooler.dense.weight"].any()
+        assert not model.pooler_weights["pooler.dense.weight"].any()
 
 
 def test_safetensors_are_preferred_and_something_must_be_there(tmp_path):

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from minisbert import SentenceEncoder
-from minisbert.models.registry import FAMILIES
+from minisbert.models.registry import ARCHITECTURES
 from minisbert.training.examples import Batch, Example, NoDuplicatesBatches, ShuffledBatches
 from minisbert.training.log import StepReport
 from minisbert.training.loop import Objective, fit
@@ -105,8 +105,8 @@ def compare(
             ((found_numbers - expected_numbers).abs() / expected_numbers.abs().clamp(min=1)).max().item()
         )  # NaN stays
         assert worst < (1e-11 if exact else 3e-5), f"{name} differ by {worst:.1e}"
-    family = FAMILIES[model.folder.config["model_type"]]
-    names = family.architecture.names(2, model.encoder)
+    architecture = ARCHITECTURES[model.folder.config["model_type"]]
+    names = architecture.tensor_names.by_checkpoint_name(model.encoder, 2)
     ours = dict(model.encoder.named_parameters())
     worst = (
         torch.stack([(ours[name] - their_parameters[theirs]).abs().max() for theirs, name in names.items()])

@@ -1,0 +1,44 @@
+"""How the tensors of a checkpoint are called, in both directions: a table of modules, not patterns.
+
+Each model file ends with such a table. Loading reads it from left to right, saving from right to left.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from torch import nn
+
+
+@dataclass(frozen=True)
+class TensorNames:
+    """The names that one architecture has in checkpoints.
+
+    Attributes:
+        prefix: what a masked-language model puts before every name, "bert." for example.
+        modules: module in a checkpoint -> module of our encoder; {i} stands for the number of a layer. The tensors of a
+            module, weight and bias, have the same names in both. Rows for parts that a configuration leaves out are not used.
+        pooler_weights: read and saved again, but never computed with: see the end of bert.py.
+        unused: known and left behind, with the reason; a final * stands for every name that starts so.
+    """
+
+    prefix: str
+    modules: Mapping[str, str]
+    pooler_weights: Sequence[str]
+    unused: Mapping[str, str]
+
+    def by_checkpoint_name(self, encoder: nn.Module, layers: int) -> dict[str, str]:
+        """Checkpoint name -> parameter name, for every parameter of an encoder with so many layers."""
+        checkpoint_modules = {
+            module.format(i=i): checkpoint_module.format(i=i)
+            for i in range(layers)
+            for checkpoint_module, module in self.modules.items()
+        }
+        names = {}
+        for parameter_name, _ in encoder.named_parameters():
+            module, _, leaf = parameter_name.rpartition(".")
+            names[f"{checkpoint_modules[module]}.{leaf}"] = parameter_name
+        return names
+
+    def leaves_behind(self, name: str) -> bool:
+        """Whether a tensor of this checkpoint name is known and not needed."""
+        return any(name.startswith(known[:-1]) if known.endswith("*") else name == known for known in self.unused)
