@@ -1,10 +1,12 @@
 """The eight numbers by which sentence-embedding models are compared on KorSTS (and STS benchmark).
 
-For pairs of sentences with a human score, how well do the model's similarities follow the scores? Pearson's r asks
-whether on a line, Spearman's ρ whether in the same order; each for cosine, (negated) Euclidean and Manhattan
-distance, and dot product. Checked against scipy (`pearsonr`, `spearmanr`) and sentence-transformers 6.2.0,
-`EmbeddingSimilarityEvaluator`.
-Data: Ham et al. 2020, "KorNLI and KorSTS". Axis letters: see layers.py.
+People have scored pairs of sentences from 0 (unrelated) to 5 (the same meaning). How well do the model's similarities follow
+the scores? Pearson's r asks whether on a line, Spearman's ρ whether in the same order; each for cosine, (negated) Euclidean and
+Manhattan distance, and dot product. Spearman is the one that is quoted: what a search needs is the right order, and a model
+whose cosines all lie between 0.6 and 0.9 can be as good as one that uses the whole range.
+
+Checked against scipy (`pearsonr`, `spearmanr`) and sentence-transformers 6.2.0, `EmbeddingSimilarityEvaluator`.
+Data: Ham et al. 2020, "KorNLI and KorSTS". Axis letters: see models/layers.py.
 
     python -m minisbert.evaluation --model jhgan/ko-sroberta-multitask --data sts-test.tsv
 """
@@ -22,13 +24,13 @@ import numpy.typing as npt
 
 from minisbert.cli.shared import OneLineParser, exit_code_of, open_closed_streams
 from minisbert.errors import InputError
+from minisbert.similarity import similarity_pairwise
 from minisbert.training.examples import read_sts
 
 if TYPE_CHECKING:
     from minisbert.sentence_encoder import SentenceEncoder
 
 Numbers = npt.NDArray[np.float64]
-Vectors = npt.NDArray[np.float32]
 FUNCTIONS = ("cosine", "euclidean", "manhattan", "dot")
 
 
@@ -47,7 +49,7 @@ def pearson(x: npt.ArrayLike, y: npt.ArrayLike) -> float:
 
 
 def ranks(values: npt.ArrayLike) -> Numbers:
-    """Ranks from 1 to N; equal values share the mean of the ranks they take up.
+    """Ranks from 1 to N; equal values ("ties") share the mean of the ranks they take up.
 
     >>> ranks([10, 30, 20, 20]).tolist()
     [1.0, 4.0, 2.5, 2.5]
@@ -67,33 +69,13 @@ def spearman(x: npt.ArrayLike, y: npt.ArrayLike) -> float:
     return pearson(ranks(x), ranks(y))
 
 
-def pair_similarities(a: Vectors, b: Vectors) -> dict[str, Numbers]:
-    """Compare row i of `a` with row i of `b` by each of the four functions.
-
-    Args:
-        a: (N, D).
-        b: (N, D).
-
-    Returns:
-        For "cosine", "euclidean", "manhattan" and "dot" the similarities (N,); distances are negated.
-    """
-    u, v = a.astype(np.float64), b.astype(np.float64)
-    return {
-        # cos(u, v) = 1 - |u/|u| - v/|v||² / 2: exactly 1 for equal vectors, so that equal sentences tie in rank.
-        "cosine": 1 - ((_unit(u) - _unit(v)) ** 2).sum(axis=1) / 2,
-        "euclidean": -np.linalg.norm(u - v, axis=1),
-        "manhattan": -np.abs(u - v).sum(axis=1),
-        "dot": (u * v).sum(axis=1),
-    }
-
-
-def _unit(a: Numbers) -> Numbers:
-    unit: Numbers = a / np.linalg.norm(a, axis=1, keepdims=True)
-    return unit
-
-
 class EmbeddingSimilarityEvaluator:
-    """Measures a model on scored pairs of sentences."""
+    """Measures a model on pairs of sentences that people have scored.
+
+    Attributes:
+        name: of the data; begins the keys of the result.
+        columns: column of a table, as sentence-transformers calls it -> key of the result.
+    """
 
     def __init__(
         self,
@@ -113,22 +95,36 @@ class EmbeddingSimilarityEvaluator:
         self.scores = list(scores)
         self.name = name
         self.show_progress_bar = show_progress_bar  # None = on a terminal
+        prefix = f"{name}_" if name else ""
+        self.columns = {
+            f"{function}_{correlation}": f"{prefix}{correlation}_{function}"
+            for function in FUNCTIONS
+            for correlation in ("pearson", "spearman")
+        }
 
     def __call__(self, model: "SentenceEncoder") -> dict[str, float]:
         """Encode both sides and correlate.
 
         Returns:
             The eight numbers, -1 to 1, under "{name}_{pearson|spearman}_{cosine|euclidean|manhattan|dot}" (without
-            "{name}_" where the name is empty).
+            "{name}_" if the name is empty). NaN if the model gives all texts the same vector.
         """
         embeddings = model.encode(self.sentences1 + self.sentences2, show_progress_bar=self.show_progress_bar)
-        a, b = np.split(embeddings, 2)
-        prefix = f"{self.name}_" if self.name else ""
-        return {
-            f"{prefix}{correlation.__name__}_{function}": correlation(similarities, self.scores)
-            for function, similarities in pair_similarities(a, b).items()
-            for correlation in (pearson, spearman)
-        }
+        a, b = np.split(embeddings.astype(np.float64), 2)
+        result = {}
+        for function in FUNCTIONS:
+            similarities = similarity_pairwise(a, b, function).numpy()  # (N,)
+            result[self.columns[f"{function}_pearson"]] = pearson(similarities, self.scores)
+            result[self.columns[f"{function}_spearman"]] = spearman(similarities, self.scores)
+        return result
+
+    def main_score(self, result: dict[str, float]) -> float:
+        """The number that picks the best model: the largest Spearman correlation, as in sentence-transformers up to 3.2.
+
+        A model that gives all texts the same vector has none (NaN), which counts as -1, the worst.
+        """
+        correlations = [result[self.columns[f"{function}_spearman"]] for function in FUNCTIONS]
+        return max((value for value in correlations if not math.isnan(value)), default=-1.0)
 
 
 def build_parser() -> argparse.ArgumentParser:

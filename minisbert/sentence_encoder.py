@@ -23,9 +23,10 @@ from torch import Tensor, nn
 from minisbert.cli.display import progress_bar
 from minisbert.devices import batch_budget, is_out_of_memory, usable_device
 from minisbert.errors import InputError, NonFiniteError
+from minisbert.models.config import EncoderConfig
 from minisbert.models.pooling import Normalize, Pooling
 from minisbert.models.registry import architecture_of
-from minisbert.similarity import similarity
+from minisbert.similarity import similarity, similarity_pairwise
 from minisbert.storage import hub
 from minisbert.storage.folder import ModelFolder, read_folder, write_folder
 from minisbert.storage.weights import load_checkpoint, save_checkpoint
@@ -116,20 +117,24 @@ class SentenceEncoder(nn.Module):
 
     @max_seq_length.setter
     def max_seq_length(self, length: int) -> None:
-        check_max_seq_length(length, self.encoder.config)
+        check_max_seq_length(length, self.config)
         self.tokenizer.max_seq_length = length
+
+    @property
+    def config(self) -> EncoderConfig:
+        """What the encoder was built with: the one place to ask for sizes."""
+        config: EncoderConfig = self.encoder.config  # type: ignore[assignment]
+        return config
 
     @property
     def longest_text(self) -> int:
         """The number of tokens that the encoder was made for: the largest possible `max_seq_length`."""
-        config: Any = self.encoder.config
-        return int(config.longest_text)
+        return self.config.longest_text
 
     @property
     def embedding_dimension(self) -> int:
         """D, the length of a vector."""
-        config: Any = self.encoder.config
-        return int(config.width)
+        return self.config.width
 
     @property
     def device(self) -> torch.device:
@@ -162,6 +167,7 @@ class SentenceEncoder(nn.Module):
     def encode(
         self,
         sentences: str | Iterable[str],
+        *,
         max_tokens_per_batch: int | None = None,
         normalize_embeddings: bool = False,
         truncate_dim: int | None = None,
@@ -284,6 +290,10 @@ class SentenceEncoder(nn.Module):
         """
         return similarity(a, b, self.folder.similarity_fn_name)
 
+    def similarity_pairwise(self, a: npt.ArrayLike | Tensor, b: npt.ArrayLike | Tensor) -> Tensor:
+        """Compare row i of `a` with row i of `b`, both (N, D), by the same function: (N,) on the CPU."""
+        return similarity_pairwise(a, b, self.folder.similarity_fn_name)
+
     def fingerprint(self) -> str:
         """SHA-256 of names and values of all parameters: equal for equal weights, whatever file they came from."""
         digest = hashlib.sha256()
@@ -305,12 +315,16 @@ class SentenceEncoder(nn.Module):
         files = dict(self.folder.tokenizer_files)
         files.setdefault("tokenizer.json", self.tokenizer.backend.to_str(pretty=True).encode())
         contents = dataclasses.replace(
-            self.folder, config=config, tokenizer_files=files, max_seq_length=self.max_seq_length
+            self.folder,
+            config=config,
+            tokenizer_files=files,
+            max_seq_length=self.max_seq_length,
+            pooling_mode=self.pooling.mode,  # of the modules that compute, whatever the folder said that was loaded
+            normalize=isinstance(self.normalize, Normalize),
         )
 
         def write_weights(target: Path) -> None:
-            encoder_config: Any = self.encoder.config
-            save_checkpoint(target, self.encoder, encoder_config.layers, architecture.tensor_names, self.pooler_weights)
+            save_checkpoint(target, self.encoder, self.config.layers, architecture.tensor_names, self.pooler_weights)
 
         write_folder(Path(folder), contents, self.embedding_dimension, write_weights)
 

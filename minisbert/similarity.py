@@ -38,7 +38,44 @@ def similarity(a: npt.ArrayLike | Tensor, b: npt.ArrayLike | Tensor, function: s
         return -torch.cdist(a, b, p=2.0, compute_mode="donot_use_mm_for_euclid_dist")  # exact for near vectors
     if function == "manhattan":
         return -torch.cdist(a, b, p=1.0)
-    raise ValueError(f"similarity function must be one of {', '.join(SIMILARITY_FUNCTIONS)}, found {function!r}")
+    raise _unknown(function)
+
+
+def similarity_pairwise(a: npt.ArrayLike | Tensor, b: npt.ArrayLike | Tensor, function: str = "cosine") -> Tensor:
+    """Compare row i of `a` with row i of `b`.
+
+    Args:
+        a: (N, D), or (D,) for one vector; arrays or tensors on any device.
+        b: (N, D), or (D,).
+        function: as for `similarity`.
+
+    Returns:
+        (N,) on the CPU, float64 if `a` is, else float32.
+
+    Raises:
+        ValueError: there is no function of this name, or the shapes differ.
+
+    >>> similarity_pairwise([[1.0, 0.0], [0.0, 2.0]], [[3.0, 4.0], [0.0, 1.0]]).tolist()
+    [0.6000000238418579, 1.0]
+    """
+    a, b = _as_rows(a), _as_rows(b)
+    if a.shape != b.shape:
+        raise ValueError(f"expected as many vectors of one width, found {tuple(a.shape)} and {tuple(b.shape)}")
+    b = b.to(a.dtype)
+    if function == "cosine":
+        # cos(u, v) = 1 - |u/|u| - v/|v||² / 2: exactly 1 for equal vectors, so that pairs of equal sentences tie in rank.
+        return 1 - (F.normalize(a, dim=-1) - F.normalize(b, dim=-1)).square().sum(-1) / 2
+    if function == "dot":
+        return (a * b).sum(-1)
+    if function == "euclidean":
+        return -(a - b).square().sum(-1).sqrt()
+    if function == "manhattan":
+        return -(a - b).abs().sum(-1)
+    raise _unknown(function)
+
+
+def _unknown(function: str) -> ValueError:
+    return ValueError(f"similarity function must be one of {', '.join(SIMILARITY_FUNCTIONS)}, found {function!r}")
 
 
 def _as_rows(vectors: npt.ArrayLike | Tensor) -> Tensor:

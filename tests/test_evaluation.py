@@ -1,6 +1,7 @@
 """Proves the correlations against values worked out by hand and against what must hold for all, and the command."""
 
 import json
+import math
 import os
 import signal
 import subprocess
@@ -12,7 +13,7 @@ import pytest
 
 from minisbert import evaluation
 from minisbert.errors import InputError
-from minisbert.evaluation import EmbeddingSimilarityEvaluator, pair_similarities, pearson, ranks, spearman
+from minisbert.evaluation import EmbeddingSimilarityEvaluator, pearson, ranks, spearman
 from tests.tiny import SENTENCES, tiny_folder, tiny_model
 
 random_numbers = np.random.default_rng(0).standard_normal
@@ -64,24 +65,6 @@ def test_perfect_correlations_are_one_and_constants_have_none():
     assert np.isnan(pearson([1, 2, 3], [0.1, 0.1, 0.1])), "the mean of these is not 0.1"
 
 
-def test_pair_similarities_worked_out_by_hand():
-    a = np.array([[3, 4], [1, 0], [2, 2]], dtype=np.float32)
-    b = np.array([[6, 8], [0, 2], [2, 2]], dtype=np.float32)
-    result = pair_similarities(a, b)
-    np.testing.assert_allclose(result["cosine"], [1, 0, 1], atol=1e-15)
-    np.testing.assert_allclose(result["dot"], [50, 0, 8])
-    np.testing.assert_allclose(result["euclidean"], [-5, -(5**0.5), 0])
-    np.testing.assert_allclose(result["manhattan"], [-7, -3, 0])
-
-
-def test_pairs_of_equal_sentences_tie():
-    vectors = random_numbers((1000, 24)).astype(np.float32)
-    result = pair_similarities(vectors, vectors)
-    assert (result["cosine"] == 1).all()
-    assert (result["euclidean"] == 0).all()
-    assert (result["manhattan"] == 0).all()
-
-
 def test_the_evaluator_gives_eight_numbers():
     model = tiny_model()
     pairs = SENTENCES, SENTENCES[::-1], [0.0, 1.5, 2.0, 2.0, 4.0, 5.0]
@@ -95,6 +78,18 @@ def test_the_evaluator_gives_eight_numbers():
     cosines = [float(model.similarity(u, v)) for u, v in zip(a, b, strict=True)]
     assert result["sts_pearson_cosine"] == pytest.approx(pearson(cosines, pairs[2]), abs=1e-2)
     assert "pearson_cosine" in EmbeddingSimilarityEvaluator(*pairs)(model)
+
+
+def test_the_largest_spearman_picks_the_best_model():
+    evaluator = EmbeddingSimilarityEvaluator(["밥", "물"], ["빵", "길"], [1.0, 2.0], name="my_spearman-pearson")
+    result = dict.fromkeys(evaluator.columns.values(), 0.9)
+    assert list(result) == [f"my_spearman-pearson_{'_'.join(key.split('_')[::-1])}" for key in evaluator.columns]
+    for number, function in enumerate(("cosine", "euclidean", "manhattan", "dot")):
+        result[evaluator.columns[f"{function}_spearman"]] = number / 10
+    assert evaluator.main_score(result) == 0.3
+    result[evaluator.columns["dot_spearman"]] = math.nan
+    assert evaluator.main_score(result) == 0.2
+    assert evaluator.main_score(dict.fromkeys(result, math.nan)) == -1
 
 
 @pytest.mark.parametrize("sizes", [(1, 1, 1), (0, 0, 0), (3, 2, 3), (3, 3, 2)])

@@ -8,6 +8,7 @@ import torch
 
 from minisbert import SentenceEncoder
 from minisbert.errors import InputError, NonFiniteError
+from minisbert.models.pooling import Pooling
 from minisbert.sentence_encoder import EncodeReport
 from tests.model_files import edit_json, xlm_roberta_folder
 from tests.tiny import CONFIGS, SENTENCES, tiny_folder, tiny_model
@@ -32,6 +33,15 @@ def test_save_and_load_keep_every_bit(model_type, tmp_path):
     again.save_pretrained(tmp_path / "모델 하나")  # over the folder it came from
     third = SentenceEncoder.from_pretrained(tmp_path / "모델 하나", device="cpu")
     np.testing.assert_array_equal(third.encode(SENTENCES), model.encode(SENTENCES))
+
+
+def test_what_is_saved_is_what_computes(tmp_path):
+    model = tiny_model(normalize=True)
+    model.pooling, model.normalize = Pooling("cls"), torch.nn.Identity()
+    model.save_pretrained(tmp_path)
+    again = SentenceEncoder.from_pretrained(tmp_path, device="cpu")
+    assert again.pooling.mode == "cls"
+    np.testing.assert_array_equal(again.encode(SENTENCES), model.encode(SENTENCES))
 
 
 def test_shapes_for_one_text_and_for_none():

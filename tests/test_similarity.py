@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from minisbert.similarity import SIMILARITY_FUNCTIONS, similarity
+from minisbert.similarity import SIMILARITY_FUNCTIONS, similarity, similarity_pairwise
 
 A = [[3.0, 4.0], [1.0, 0.0]]
 B = [[6.0, 8.0], [0.0, -2.0], [3.0, 4.0]]
@@ -62,3 +62,39 @@ def test_no_vectors_have_no_similarities():
 def test_an_unknown_function_is_named():
     with pytest.raises(ValueError, match="one of cosine, dot, euclidean, manhattan, found 'jaccard'"):
         similarity(A, B, "jaccard")
+
+
+PAIRWISE_BY_HAND = {
+    "cosine": [1, 0, 1],
+    "dot": [50, 0, 8],
+    "euclidean": [-5, -(5**0.5), 0],
+    "manhattan": [-7, -3, 0],
+}
+
+
+@pytest.mark.parametrize("function", SIMILARITY_FUNCTIONS)
+def test_pairs_worked_out_by_hand(function):
+    a, b = np.array([[3.0, 4.0], [1.0, 0.0], [2.0, 2.0]]), [[6.0, 8.0], [0.0, 2.0], [2.0, 2.0]]
+    np.testing.assert_allclose(similarity_pairwise(a, b, function), PAIRWISE_BY_HAND[function], atol=1e-15)
+    assert similarity_pairwise(a, b, function).dtype == torch.float64
+    assert similarity_pairwise(a[0], b[0], function).shape == (1,)
+
+
+@pytest.mark.parametrize("function", SIMILARITY_FUNCTIONS)
+def test_pairs_are_the_diagonal_of_all_pairs(function):
+    a, b = torch.randn(2, 50, 24, generator=torch.Generator().manual_seed(0))
+    expected = similarity(a, b, function).diagonal()
+    torch.testing.assert_close(similarity_pairwise(a, b, function), expected, atol=1e-5, rtol=1e-5)
+
+
+def test_pairs_of_equal_vectors_tie():
+    vectors = torch.randn(1000, 24, generator=torch.Generator().manual_seed(0))
+    for function, value in (("cosine", 1), ("euclidean", 0), ("manhattan", 0)):
+        assert (similarity_pairwise(vectors, vectors.clone(), function) == value).all()
+
+
+def test_pairs_that_cannot_be():
+    with pytest.raises(ValueError, match="must be one of cosine, dot"):
+        similarity_pairwise(A, A, "jaccard")
+    with pytest.raises(ValueError, match=r"found \(2, 2\) and \(3, 2\)"):
+        similarity_pairwise(A, B)

@@ -1,6 +1,10 @@
 """From one vector per token to one vector per text.
 
 Paper: Reimers & Gurevych 2019, "Sentence-BERT", section 3 (mean, max and CLS pooling; mean is the default).
+
+Why the mean and not the first token, [CLS]? Pre-training gives the first token hardly a reason to sum up the whole text, while
+every other token must say what it means in this text. Their mean is a good start, and it was the best after fine-tuning too
+(table 6 of the paper). A model must be pooled as it was trained: 1_Pooling/config.json in its folder says how.
 Checked against sentence-transformers 6.2.0, `Pooling` and `Normalize`. Axis letters: see layers.py.
 """
 

@@ -12,7 +12,8 @@ import pytest
 from safetensors.numpy import load_file
 
 from minisbert import SentenceEncoder
-from minisbert.evaluation import EmbeddingSimilarityEvaluator, pair_similarities, spearman
+from minisbert.evaluation import EmbeddingSimilarityEvaluator, spearman
+from minisbert.similarity import similarity_pairwise
 from minisbert.training.examples import read_sts
 
 SHARED = Path(__file__).resolve().parents[3] / "shared"
@@ -60,11 +61,11 @@ def test_the_eight_korsts_numbers(model, reference):
 
 
 def spearman_of_cosine_by_tie_order(model, sentences1, sentences2, scores):
-    cosine = pair_similarities(model.encode(sentences1), model.encode(sentences2))["cosine"]
+    cosine = similarity_pairwise(*(model.encode(each).astype(np.float64) for each in (sentences1, sentences2)))
     equal = np.array([a == b for a, b in zip(sentences1, sentences2, strict=True)])
     assert equal.sum() == 8
     by_score = np.where(equal, scores * 1e-9, 0.0)
-    return spearman(cosine + by_score, scores), spearman(cosine - by_score, scores)
+    return spearman(cosine.numpy() + by_score, scores), spearman(cosine.numpy() - by_score, scores)
 
 
 def test_published_token_ids():
