@@ -13,12 +13,10 @@ from torch import Tensor, nn
 from minisbert.models.pooling import Pooling
 from minisbert.models.registry import ARCHITECTURES
 from minisbert.storage.weights import load_checkpoint
-from tests.tiny import CONFIGS
+from tests.tiny import CONFIGS, NO_DROPOUT
 
 POOLING_MODES = ("mean", "cls", "max")
 TOLERANCE = {torch.float64: 1e-11, torch.float32: 1e-4}
-
-NO_DROPOUT = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
 
 
 def _deberta(**fields: Any) -> dict[str, Any]:
@@ -27,10 +25,9 @@ def _deberta(**fields: Any) -> dict[str, Any]:
 
 WIDE_HEADS = {"hidden_size": 128}  # K = 64 as in the published models; 2K and 3K are no squares
 CASES: dict[str, dict[str, Any]] = {
-    "bert": {**CONFIGS["bert"], **NO_DROPOUT},
+    **{model_type: {**fields, **NO_DROPOUT} for model_type, fields in CONFIGS.items() if model_type != "deberta-v2"},
     "bert-relu": {**CONFIGS["bert"], **NO_DROPOUT, "hidden_act": "relu"},
     "bert-gelu-new": {**CONFIGS["bert"], **NO_DROPOUT, "hidden_act": "gelu_new"},
-    "roberta": {**CONFIGS["roberta"], **NO_DROPOUT},
     "xlm-roberta": {
         **CONFIGS["roberta"],
         **NO_DROPOUT,
@@ -67,19 +64,22 @@ GOLDEN_CASES = (
 )
 
 
-def ragged_batch(fields: dict[str, Any], seed: int = 0) -> dict[str, Tensor]:
-    """Three texts of 37, 9 and 4 tokens, padded on the right; 37 is well beyond the near buckets of DeBERTa."""
+def ragged_batch(config: Any, seed: int = 0) -> dict[str, Tensor]:
+    """Three texts of 37, 9 and 4 tokens, padded on the right; 37 is well beyond the near buckets of DeBERTa.
+
+    `config` is that of the encoder they are for.
+    """
     lengths = [37, 9, 4]
     generator = torch.Generator().manual_seed(seed)
-    input_ids = torch.randint(5, fields["vocab_size"], (len(lengths), max(lengths)), generator=generator)
+    input_ids = torch.randint(5, config.vocab_size, (len(lengths), max(lengths)), generator=generator)
     attention_mask = torch.arange(max(lengths)) < torch.tensor(lengths)[:, None]
-    input_ids[~attention_mask] = fields["pad_token_id"]
-    input_ids[1, 5] = fields["pad_token_id"]  # a text may hold "[PAD]", to RoBERTa padding
+    input_ids[~attention_mask] = config.pad_token_id
+    input_ids[1, 5] = config.pad_token_id  # a text may hold "[PAD]", to RoBERTa padding
     batch = {"input_ids": input_ids, "attention_mask": attention_mask}
-    if fields["type_vocab_size"] > 1:
+    if config.segments > 1:
         batch["token_type_ids"] = (torch.arange(max(lengths)) >= 3).long().expand_as(input_ids).contiguous()
     # What the loss multiplies the token embeddings with; zero under padding, which means nothing.
-    loss_weights = torch.randn(*input_ids.shape, fields["hidden_size"], generator=generator, dtype=torch.float64)
+    loss_weights = torch.randn(*input_ids.shape, config.width, generator=generator, dtype=torch.float64)
     batch["loss_weights"] = loss_weights * attention_mask[:, :, None]
     return batch
 

@@ -5,6 +5,7 @@ linear and attention nearly uniform, and many a mistake would hide below the tol
 """
 
 import json
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -56,18 +57,69 @@ DEBERTA = {
     "norm_rel_ebd": "layer_norm",
     "position_biased_input": False,
 }
-CONFIGS: dict[str, dict[str, Any]] = {
-    "bert": {**COMMON, "model_type": "bert"},
-    "roberta": {
-        **COMMON,
-        "model_type": "roberta",
-        "max_position_embeddings": 42,  # two are never reached: 40 tokens
-        "type_vocab_size": 1,
-        "pad_token_id": 1,
-        "layer_norm_eps": 1e-5,
-    },
-    "deberta-v2": {**COMMON, "model_type": "deberta-v2", **DEBERTA},
+
+
+@dataclass(frozen=True)
+class Row:
+    """What the tests must know of an architecture; every test that is not about a single one runs on each row."""
+
+    fields: dict[str, Any]  # a tiny config.json
+    # Another value for every field that it computes with, and the fields whose other value changes nothing here.
+    other_values: dict[str, Any]
+    without_effect: frozenset[str] = frozenset()
+    hidden_dropout: str = "hidden_dropout_prob"  # what the fields are called
+    attention_dropout: str = "attention_probs_dropout_prob"
+    # What dropout falls on in a layer, in this order: "tokens" (B, T, D), "scores" (B, H, T, T), "table" (R, D).
+    layer_dropouts: tuple[str, ...] = ("scores", "tokens", "tokens")
+
+    def dropout(self, hidden: float, attention: float) -> dict[str, Any]:
+        """The fields that set these probabilities."""
+        return {self.hidden_dropout: hidden, self.attention_dropout: attention}
+
+
+OTHER_VALUES = {
+    "hidden_act": "relu",
+    "layer_norm_eps": 0.1,
+    "num_attention_heads": 4,
+    "pad_token_id": 9,
+    "num_hidden_layers": 1,
+    "intermediate_size": 8,
+    "max_position_embeddings": 12,
+    "type_vocab_size": 3,
+    "vocab_size": 41,
+    "hidden_size": 48,
+    "hidden_dropout_prob": 0.5,
+    "attention_probs_dropout_prob": 0.5,
 }
+DEBERTA_OTHER_VALUES = {
+    "max_relative_positions": 20,
+    "position_buckets": 6,
+    "pos_att_type": ["c2p"],
+    "share_att_key": False,
+    "norm_rel_ebd": "none",
+    "position_biased_input": True,
+    "relative_attention": False,
+}
+ROBERTA = {
+    "max_position_embeddings": 42,  # two are never reached: 40 tokens
+    "type_vocab_size": 1,
+    "pad_token_id": 1,
+    "layer_norm_eps": 1e-5,
+}
+# pad_token_id is where positions start in RoBERTa; elsewhere it only names an embedding without gradient. And no text here
+# has the segments that there may be besides.
+ROWS = {
+    "bert": Row({"model_type": "bert", **COMMON}, OTHER_VALUES, frozenset({"pad_token_id", "type_vocab_size"})),
+    "roberta": Row({"model_type": "roberta", **COMMON, **ROBERTA}, OTHER_VALUES, frozenset({"type_vocab_size"})),
+    "deberta-v2": Row(
+        {"model_type": "deberta-v2", **COMMON, **DEBERTA},
+        OTHER_VALUES | DEBERTA_OTHER_VALUES,
+        frozenset({"pad_token_id"}),
+        layer_dropouts=("table", "scores", "tokens", "tokens"),
+    ),
+}
+CONFIGS = {model_type: row.fields for model_type, row in ROWS.items()}
+NO_DROPOUT = {name: 0.0 for row in ROWS.values() for name in (row.hidden_dropout, row.attention_dropout)}
 
 
 def tokenizer_files(model_type: str = "bert") -> dict[str, bytes]:

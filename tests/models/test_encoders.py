@@ -16,9 +16,13 @@ from safetensors.torch import load_file
 from minisbert.errors import ModelError
 from minisbert.models.registry import ARCHITECTURES
 from tests.comparison import GOLDEN_CASES, compare, ragged_batch
-from tests.tiny import CONFIGS, tiny_model
+from tests.tiny import CONFIGS, ROWS, tiny_model
 
 GOLDEN = Path(__file__).parents[1] / "golden"
+
+
+def config_of(model_type):
+    return ARCHITECTURES[model_type].read_config(CONFIGS[model_type])
 
 
 def load_golden(case):
@@ -49,7 +53,7 @@ def encode(model_type, input_ids, attention_mask):
 
 @pytest.mark.parametrize("model_type", CONFIGS)
 def test_other_rows_change_nothing(model_type):
-    batch = ragged_batch(CONFIGS[model_type])
+    batch = ragged_batch(config_of(model_type))
     input_ids, mask = batch["input_ids"], batch["attention_mask"]
     expected = encode(model_type, input_ids, mask)
     changed = input_ids.clone()
@@ -60,7 +64,7 @@ def test_other_rows_change_nothing(model_type):
 
 @pytest.mark.parametrize("model_type", CONFIGS)
 def test_the_order_of_rows_changes_nothing(model_type):
-    batch = ragged_batch(CONFIGS[model_type])
+    batch = ragged_batch(config_of(model_type))
     input_ids, mask = batch["input_ids"], batch["attention_mask"]
     turned = encode(model_type, input_ids.flip(0), mask.flip(0)).flip(0)
     assert torch.equal(turned, encode(model_type, input_ids, mask))
@@ -68,7 +72,7 @@ def test_the_order_of_rows_changes_nothing(model_type):
 
 @pytest.mark.parametrize("model_type", CONFIGS)
 def test_ids_under_padding_change_nothing(model_type):
-    batch = ragged_batch(CONFIGS[model_type])
+    batch = ragged_batch(config_of(model_type))
     input_ids, mask = batch["input_ids"], batch["attention_mask"]
     changed = torch.where(mask, input_ids, 7)
     assert torch.equal(encode(model_type, changed, mask)[mask], encode(model_type, input_ids, mask)[mask])
@@ -76,48 +80,16 @@ def test_ids_under_padding_change_nothing(model_type):
 
 @pytest.mark.parametrize("model_type", CONFIGS)
 def test_a_mask_of_real_tokens_alone_is_no_mask(model_type):
-    input_ids = ragged_batch(CONFIGS[model_type])["input_ids"][:1]
+    input_ids = ragged_batch(config_of(model_type))["input_ids"][:1]
     expected = encode(model_type, input_ids, torch.ones_like(input_ids, dtype=torch.bool))
     torch.testing.assert_close(encode(model_type, input_ids, None), expected, atol=1e-6, rtol=0)
 
 
 @pytest.mark.parametrize("model_type", CONFIGS)
 def test_a_text_of_one_token(model_type):
-    padding = CONFIGS[model_type]["pad_token_id"]
+    padding = config_of(model_type).pad_token_id
     padded = encode(model_type, torch.tensor([[5, padding, padding]]), torch.tensor([[True, False, False]]))
     torch.testing.assert_close(encode(model_type, torch.tensor([[5]]), None), padded[:, :1], atol=1e-6, rtol=0)
-
-
-# Another value for every field that an encoder computes with.
-OTHER_VALUES = {
-    "hidden_act": "relu",
-    "layer_norm_eps": 0.1,
-    "num_attention_heads": 4,
-    "pad_token_id": 9,
-    "max_relative_positions": 20,
-    "position_buckets": 6,
-    "pos_att_type": ["c2p"],
-    "share_att_key": False,
-    "norm_rel_ebd": "none",
-    "position_biased_input": True,
-    "relative_attention": False,
-    "num_hidden_layers": 1,
-    "intermediate_size": 8,
-    "max_position_embeddings": 12,
-    "type_vocab_size": 3,
-    "vocab_size": 41,
-    "hidden_size": 48,
-    "hidden_dropout_prob": 0.5,
-    "attention_probs_dropout_prob": 0.5,
-}
-# pad_token_id is where positions start in RoBERTa; elsewhere it only names an embedding without gradient. And no text here
-# has the segments that there may be besides.
-WITHOUT_EFFECT = {
-    ("bert", "pad_token_id"),
-    ("deberta-v2", "pad_token_id"),
-    ("bert", "type_vocab_size"),
-    ("roberta", "type_vocab_size"),
-}
 
 
 def outcome(model_type, fields):
@@ -130,7 +102,7 @@ def outcome(model_type, fields):
     ) in encoder.named_parameters():  # by name and place, so that what a field adds changes nothing else
         numbers = torch.arange(parameter.numel()).double() * 7 + zlib.crc32(name.encode())
         parameter.data = 0.3 * numbers.sin().view_as(parameter)
-    batch = ragged_batch(CONFIGS[model_type])
+    batch = ragged_batch(config_of(model_type))
     torch.manual_seed(0)
     try:
         return encoder(batch["input_ids"], batch["attention_mask"])
@@ -143,13 +115,14 @@ def outcome(model_type, fields):
     [(model_type, name) for model_type, fields in CONFIGS.items() for name in fields if name != "model_type"],
 )
 def test_every_field_counts(model_type, name):
-    assert name in OTHER_VALUES, "a new field needs a value here"
-    fields = {**CONFIGS[model_type], "hidden_dropout_prob": 0.1, "attention_probs_dropout_prob": 0.1}
+    row = ROWS[model_type]
+    assert name in row.other_values, "a new field needs a value there"
+    fields = {**row.fields, **row.dropout(0.1, 0.1)}
     expected = outcome(model_type, fields)
-    found = outcome(model_type, {**fields, name: OTHER_VALUES[name]})
+    found = outcome(model_type, {**fields, name: row.other_values[name]})
     assert found is not None or name in ("vocab_size", "max_position_embeddings", "pad_token_id"), "what may run out"
     same = found is not None and found.shape == expected.shape and torch.equal(found, expected)
-    assert same == ((model_type, name) in WITHOUT_EFFECT)
+    assert same == (name in row.without_effect)
 
 
 @pytest.mark.parametrize(

@@ -8,16 +8,13 @@ import torch
 from minisbert.models import layers
 from minisbert.models.registry import ARCHITECTURES
 from tests.comparison import record_dropouts
-from tests.tiny import CONFIGS
-
-ALL_DROPPED = {"hidden_dropout_prob": 1.0, "attention_probs_dropout_prob": 0.0}
-SEGMENTS = {"type_vocab_size": 2, "position_biased_input": True}
+from tests.tiny import ROWS
 
 
 def random_encoder(model_type, **fields):
     """An encoder in float64 with random weights, those of norms included."""
     architecture = ARCHITECTURES[model_type]
-    encoder = architecture.encoder(architecture.read_config({**CONFIGS[model_type], **fields})).double()
+    encoder = architecture.encoder(architecture.read_config({**ROWS[model_type].fields, **fields})).double()
     generator = torch.Generator().manual_seed(0)
     for parameter in encoder.parameters():
         parameter.data.normal_(std=0.2, generator=generator)
@@ -50,45 +47,56 @@ def test_activations(name, at_one, at_minus_one):
     assert set(layers.ACTIVATIONS) == {"gelu", "gelu_new", "gelu_pytorch_tanh", "relu", "silu", "tanh"}
 
 
-@pytest.mark.parametrize("model_type", CONFIGS)
+@pytest.mark.parametrize("model_type", ROWS)
 def test_shape_and_probability_of_every_dropout(model_type, monkeypatch):
     """Worked out from the papers; that the reference has the same calls is proved with it at hand, in parity/."""
-    encoder = random_encoder(model_type, hidden_dropout_prob=0.125, attention_probs_dropout_prob=0.25).train()
+    row = ROWS[model_type]
+    encoder = random_encoder(model_type, **row.dropout(hidden=0.125, attention=0.25)).train()
     calls = record_dropouts(monkeypatch)
     input_ids, mask = torch.full((3, 37), 5), torch.ones(3, 37, dtype=torch.bool)
     encoder(input_ids, mask)
-    tokens, scores, relative_table = ((3, 37, 24), 0.125), ((3, 2, 37, 37), 0.25), ((16, 24), 0.125)
-    layer = [*([relative_table] if model_type == "deberta-v2" else []), scores, tokens, tokens]
-    assert calls == [tokens, *layer, *layer]
+    places = {"tokens": ((3, 37, 24), 0.125), "scores": ((3, 2, 37, 37), 0.25), "table": ((16, 24), 0.125)}
+    assert calls == [places["tokens"], *(places[place] for place in row.layer_dropouts * encoder.config.layers)]
     calls.clear()
     encoder.eval()(input_ids, mask)
     assert calls == []
 
 
-@pytest.mark.parametrize("model_type", CONFIGS)
-def test_dropout_falls_on_what_is_added_and_on_normalised_embeddings(model_type):
-    encoder = random_encoder(model_type, **ALL_DROPPED).train()
-    arguments = () if model_type == "deberta-v2" else (torch.arange(3),)
-    embedded = encoder.embeddings(torch.tensor([[5, 6, 7]]), *arguments, None)
-    assert torch.equal(embedded, torch.zeros(1, 3, 24, dtype=torch.float64))
+@pytest.mark.parametrize("model_type", ROWS)
+def test_dropout_falls_on_normalised_embeddings(model_type):
+    encoder = random_encoder(model_type, **ROWS[model_type].dropout(hidden=1.0, attention=0.0)).train()
+    seen = []
+    encoder.embeddings.register_forward_hook(lambda module, arguments, embedded: seen.append(embedded))
+    encoder(torch.tensor([[5, 6, 7]]))
+    assert torch.equal(seen[0], torch.zeros(1, 3, 24, dtype=torch.float64))
+
+
+@pytest.mark.parametrize("model_type", ["bert", "deberta-v2"])
+def test_dropout_falls_on_what_is_added(model_type):
+    layer = random_encoder(model_type, **ROWS[model_type].dropout(hidden=1.0, attention=0.0)).train().layers[0]
     x = torch.randn(2, 3, 24, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
-    layer = encoder.layers[0]
     found = layer(x, None, None, None) if model_type == "deberta-v2" else layer(x, None)
     torch.testing.assert_close(found, layer.feed_forward_norm(layer.attention_norm(x)), atol=1e-12, rtol=0)
 
 
-@pytest.mark.parametrize("model_type", CONFIGS)
-def test_no_segments_are_segments_of_zeros(model_type):
-    encoder = random_encoder(model_type, **SEGMENTS if model_type == "deberta-v2" else {"type_vocab_size": 2}).eval()
+@pytest.mark.parametrize(
+    ("model_type", "fields"),
+    [
+        ("bert", {"type_vocab_size": 2}),
+        ("roberta", {"type_vocab_size": 2}),
+        ("deberta-v2", {"type_vocab_size": 2, "position_biased_input": True}),
+    ],
+)
+def test_no_segments_are_segments_of_zeros(model_type, fields):
+    encoder = random_encoder(model_type, **fields).eval()
     input_ids = torch.arange(5, 35).view(3, 10)
     zeros = torch.zeros_like(input_ids)
     torch.testing.assert_close(encoder(input_ids), encoder(input_ids, None, zeros), atol=1e-12, rtol=0)
     assert not torch.equal(encoder(input_ids, None, zeros + 1), encoder(input_ids, None, zeros))
 
 
-@pytest.mark.parametrize("model_type", CONFIGS)
+@pytest.mark.parametrize("model_type", [name for name, row in ROWS.items() if "layer_norm_eps" in row.fields])
 def test_every_norm_has_the_epsilon_of_the_configuration(model_type):
-    norms = [
-        each for each in random_encoder(model_type, layer_norm_eps=0.25).modules() if type(each).__name__ == "LayerNorm"
-    ]
-    assert [norm.eps for norm in norms] == [0.25] * (6 if model_type == "deberta-v2" else 5)
+    modules = random_encoder(model_type, layer_norm_eps=0.25).modules()
+    found = [module.eps for module in modules if isinstance(module, torch.nn.LayerNorm)]
+    assert found == [0.25] * (6 if model_type == "deberta-v2" else 5)

@@ -3,35 +3,20 @@
 from typing import Any
 
 import torch
+import transformers
 from sentence_transformers.sentence_transformer.modules import Pooling
 from torch import Tensor, nn
-from transformers import (
-    BertConfig,
-    BertModel,
-    DebertaV2Config,
-    DebertaV2Model,
-    RobertaConfig,
-    RobertaModel,
-    XLMRobertaConfig,
-    XLMRobertaModel,
-)
 
+from minisbert.models.registry import ARCHITECTURES
 from tests.comparison import POOLING_MODES, ragged_batch
 from tests.tiny import STANDARD_DEVIATION
-
-MODELS = {
-    "bert": (BertConfig, BertModel),
-    "roberta": (RobertaConfig, RobertaModel),
-    "xlm-roberta": (XLMRobertaConfig, XLMRobertaModel),
-    "deberta-v2": (DebertaV2Config, DebertaV2Model),
-}
 
 
 def reference_model(fields: dict[str, Any], seed: int = 0, **options: Any) -> nn.Module:
     """A float64 model of transformers with the given config.json and random weights."""
-    config_class, model_class = MODELS[fields["model_type"]]
+    model_class = getattr(transformers, ARCHITECTURES[fields["model_type"]].class_name)
     known = {name: value for name, value in fields.items() if name != "model_type"}
-    model = model_class._from_config(config_class(**known), **options).double()
+    model = model_class._from_config(model_class.config_class(**known), **options).double()
     generator = torch.Generator().manual_seed(seed)
     for parameter in model.parameters():
         parameter.data.normal_(std=STANDARD_DEVIATION, generator=generator)
@@ -41,7 +26,8 @@ def reference_model(fields: dict[str, Any], seed: int = 0, **options: Any) -> nn
 def record(fields: dict[str, Any]) -> dict[str, Tensor]:
     """What the reference computes for a case, in the form that `tests.comparison.compare` reads."""
     model = reference_model(fields)
-    batch = ragged_batch(fields)
+    config = ARCHITECTURES[fields["model_type"]].read_config(fields)
+    batch = ragged_batch(config)
     inputs = {"input_ids": batch["input_ids"], "attention_mask": batch["attention_mask"].long()}
     if "token_type_ids" in batch:
         inputs["token_type_ids"] = batch["token_type_ids"]
@@ -61,7 +47,7 @@ def record(fields: dict[str, Any]) -> dict[str, Tensor]:
             assert name not in recording or torch.allclose(recording[name], tensor, atol=1e-12, rtol=0)
             recording[name] = tensor
     for pooling_mode in POOLING_MODES:
-        pooling = Pooling(fields["hidden_size"], pooling_mode)
+        pooling = Pooling(config.width, pooling_mode)
         features = {"token_embeddings": recording["token_embeddings"], "attention_mask": batch["attention_mask"]}
         recording[f"pooled/{pooling_mode}"] = pooling(features)["sentence_embedding"]
     recording |= {f"weights/{name}": tensor.clone() for name, tensor in model.state_dict().items()}

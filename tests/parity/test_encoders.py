@@ -12,11 +12,9 @@ pytest.importorskip("sentence_transformers")
 from minisbert.models.registry import ARCHITECTURES
 from tests.comparison import CASES, compare, ragged_batch, record_dropouts
 from tests.parity.reference import record, reference_model
-from tests.tiny import CONFIGS
+from tests.tiny import ROWS
 
 pytestmark = pytest.mark.reference
-
-ATTENTION_DROPOUT, HIDDEN_DROPOUT = 0.25, 0.125
 
 
 @pytest.mark.parametrize("case", CASES)
@@ -33,23 +31,20 @@ def test_outputs_and_gradients_on_cuda(case, dtype, tmp_path):
     compare(CASES[case], record(CASES[case]), tmp_path, device="cuda", dtype=dtype)
 
 
-@pytest.mark.parametrize("model_type", CONFIGS)
+@pytest.mark.parametrize("model_type", ROWS)
 def test_dropout_falls_where_the_reference_has_it(model_type, monkeypatch):
-    fields = {
-        **CONFIGS[model_type],
-        "hidden_dropout_prob": HIDDEN_DROPOUT,
-        "attention_probs_dropout_prob": ATTENTION_DROPOUT,
-    }
-    batch = ragged_batch(fields)
+    row = ROWS[model_type]
+    fields = {**row.fields, **row.dropout(hidden=0.125, attention=0.25)}
     architecture = ARCHITECTURES[model_type]
     ours = architecture.encoder(architecture.read_config(fields)).double()
+    batch = ragged_batch(ours.config)
     reference = reference_model(fields, attn_implementation="eager")
     calls = record_dropouts(monkeypatch)
     reference.train()(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"].long())
     expected = list(calls)
     calls.clear()
     ours.train()(batch["input_ids"], batch["attention_mask"])
-    assert len(expected) == 1 + fields["num_hidden_layers"] * (4 if model_type == "deberta-v2" else 3)
+    assert len(expected) == 1 + ours.config.layers * len(row.layer_dropouts)
     assert calls == expected
     calls.clear()
     ours.eval()(batch["input_ids"], batch["attention_mask"])
