@@ -3,13 +3,15 @@
 import pytest
 
 from minisbert.errors import ModelError
-from minisbert.models.bert import BertConfig
 from minisbert.models.config import choice, encoder_fields, flag, integer, number, require
 from minisbert.models.deberta_v2 import DebertaV2Config
-from minisbert.models.roberta import RobertaConfig
-from tests.tiny import CONFIGS
+from minisbert.models.registry import ARCHITECTURES
+from tests.tiny import CONFIGS, ROWS
 
-READERS = {"bert": BertConfig, "roberta": RobertaConfig, "deberta-v2": DebertaV2Config}
+
+def read(model_type, fields):
+    """The configuration of a tiny model with some fields changed."""
+    return ARCHITECTURES[model_type].read_config({**CONFIGS[model_type], **fields})
 
 
 def test_values_within_bounds_are_taken():
@@ -61,14 +63,22 @@ def test_what_would_change_the_mathematics():
         require({"is_decoder": True}, "is_decoder", False)
 
 
-@pytest.mark.parametrize("model_type", CONFIGS)
+@pytest.mark.parametrize(
+    ("model_type", "name"), [(each, name) for each, row in ROWS.items() for name in row.other_values]
+)
+def test_every_field_is_read(model_type, name):
+    with pytest.raises(ModelError, match=rf"config\.json: {name}\b"):
+        read(model_type, {name: {"a": 1}})
+
+
+@pytest.mark.parametrize("model_type", [each for each, fields in CONFIGS.items() if "hidden_size" in fields])
 @pytest.mark.parametrize("name", encoder_fields(CONFIGS["bert"], 1e-12, 0))
 @pytest.mark.parametrize("value", [None, "1", -1, 10**9, [1]])
-def test_every_field_is_checked(model_type, name, value):
+def test_every_common_field_is_checked(model_type, name, value):
     if value is None and name in LEFT_OUT:
         return
     with pytest.raises(ModelError, match=rf"config\.json: {name}\b"):
-        READERS[model_type].from_fields({**CONFIGS[model_type], name: value})
+        read(model_type, {name: value})
 
 
 @pytest.mark.parametrize(
@@ -78,7 +88,7 @@ def test_what_old_files_leave_out(model_type, epsilon, padding):
     """The values are those of the configuration classes of transformers 5.23.0."""
     absent = {name: value for name, value in CONFIGS[model_type].items() if name not in LEFT_OUT}
     for fields in (absent, CONFIGS[model_type] | dict.fromkeys(LEFT_OUT)):
-        config = READERS[model_type].from_fields(fields)
+        config = ARCHITECTURES[model_type].read_config(fields)
         assert (config.layer_norm_eps, config.pad_token_id) == (epsilon, padding)
 
 
@@ -86,7 +96,7 @@ def test_what_a_deberta_leaves_out():
     """The values are those of the configuration class of transformers 5.23.0."""
     names = "relative_attention max_relative_positions position_buckets pos_att_type share_att_key norm_rel_ebd"
     own = {*names.split(), "position_biased_input"}
-    config = READERS["deberta-v2"].from_fields({k: v for k, v in CONFIGS["deberta-v2"].items() if k not in own})
+    config = DebertaV2Config.from_fields({k: v for k, v in CONFIGS["deberta-v2"].items() if k not in own})
     assert (config.relative_attention, config.share_att_key, config.norm_rel_ebd) == (False, False, "none")
     assert (config.max_relative_positions, config.position_buckets, config.pos_att_type) == (-1, -1, frozenset())
     assert config.position_biased_input is True
@@ -113,6 +123,6 @@ def test_what_a_deberta_leaves_out():
         ("deberta-v2", {"share_att_key": "yes"}, "share_att_key"),
     ],
 )
-def test_what_a_family_does_not_support_is_named(model_type, fields, named):
+def test_what_an_architecture_does_not_support_is_named(model_type, fields, named):
     with pytest.raises(ModelError, match=rf"config\.json: .*{named}"):
-        READERS[model_type].from_fields({**CONFIGS[model_type], **fields})
+        read(model_type, fields)
