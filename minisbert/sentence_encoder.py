@@ -20,12 +20,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from minisbert.cli.display import progress_bar
 from minisbert.devices import batch_budget, is_out_of_memory, usable_device
 from minisbert.errors import InputError, NonFiniteError
 from minisbert.models.config import EncoderConfig
 from minisbert.models.pooling import Normalize, Pooling
 from minisbert.models.registry import architecture_of
+from minisbert.progress import progress_bar
 from minisbert.similarity import similarity, similarity_pairwise
 from minisbert.storage import hub
 from minisbert.storage.folder import ModelFolder, read_folder, write_folder
@@ -253,7 +253,7 @@ class SentenceEncoder(nn.Module):
         todo = plan_batches(texts.lengths, max_tokens or default_tokens, batch_cost)[::-1]  # the next one is at the end
         halved = False
         finished: tuple[Rows, Tensor] | None = None
-        with progress_bar(len(texts.ends), show_progress_bar) as advance:
+        with progress_bar(len(texts.ends), show_progress_bar) as bar:
             while todo:
                 rows = todo.pop()
                 input_ids, mask = self.tokenizer.pad(texts, rows)
@@ -274,7 +274,7 @@ class SentenceEncoder(nn.Module):
                 if finished is not None:
                     yield finished
                 finished = rows, vectors
-                advance(len(rows))
+                bar.advance(len(rows))
             if finished is not None:
                 yield finished
 

@@ -1,9 +1,7 @@
-"""What a person sees on a terminal: texts in columns, similarities as a coloured grid, a progress bar."""
+"""What a person sees on a terminal: texts in columns, similarities as a coloured grid."""
 
-import contextlib
-import sys
 import unicodedata
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -86,17 +84,3 @@ def _cell(value: float, width: int, colour: bool) -> str:
         return text
     shade = COLOURS[round(10 * min(1.0, max(0.0, value)))]
     return f"\x1b[30;48;5;{shade}m{text}{RESET}"
-
-
-@contextlib.contextmanager
-def progress_bar(total: int, show: bool | None) -> Iterator[Callable[[int], object]]:
-    """A progress bar on standard error, or a silent stand-in; yields the function that advances it."""
-    if show is None:
-        show = sys.stderr is not None and sys.stderr.isatty()
-    if not show:
-        yield lambda rows: None
-        return
-    from huggingface_hub.utils import tqdm  # imported here because it takes longer than to encode a few texts
-
-    with tqdm(total=total, unit="text", leave=False) as bar:
-        yield bar.update
