@@ -11,21 +11,14 @@ Data: Ham et al. 2020, "KorNLI and KorSTS". Axis letters: see models/layers.py.
     python -m minisbert.evaluation --model jhgan/ko-sroberta-multitask --data sts-test.tsv
 """
 
-import argparse
-import json
-import math
-import sys
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
-from minisbert.cli.shared import OneLineParser, exit_code_of, open_closed_streams
 from minisbert.errors import InputError
 from minisbert.similarity import similarity_pairwise
-from minisbert.training.examples import read_sts
 
 if TYPE_CHECKING:
     from minisbert.sentence_encoder import SentenceEncoder
@@ -127,42 +120,9 @@ class EmbeddingSimilarityEvaluator:
         return max((value for value in correlations if not math.isnan(value)), default=-1.0)
 
 
-def build_parser() -> argparse.ArgumentParser:
-    """The command line of `python -m minisbert.evaluation`."""
-    parser = OneLineParser(prog="python -m minisbert.evaluation", description="The eight KorSTS numbers of a model.")
-    parser.add_argument("-m", "--model", required=True, metavar="SOURCE", help="a folder, or owner/name[@revision]")
-    parser.add_argument("--data", required=True, type=Path, metavar="FILE", help="a KorSTS file, such as sts-test.tsv")
-    parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
-    parser.add_argument("--device", metavar="D", help="cpu, cuda, cuda:1, ... (default: cuda if there is one)")
-    parser.add_argument("--local-files-only", action="store_true", help="open no connection")
-    return parser
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command line; returns the exit code."""
-    open_closed_streams()
-    args = build_parser().parse_args(argv)
-    return exit_code_of(lambda: run(args), lambda message: print(f"evaluation: {message}", file=sys.stderr))
-
-
-def run(args: argparse.Namespace) -> None:
-    """Do what the arguments say; errors are raised."""
-    from minisbert.sentence_encoder import SentenceEncoder
-
-    sentences1, sentences2, scores = read_sts(args.data)
-    if len(scores) < 2:
-        raise InputError(f"{args.data}: {len(scores)} pairs, but at least 2 are needed to correlate")
-    model = SentenceEncoder.from_pretrained(args.model, device=args.device, local_files_only=args.local_files_only)
-    result = EmbeddingSimilarityEvaluator(sentences1, sentences2, scores, show_progress_bar=None)(model)
-    if args.json:
-        print(json.dumps({name: None if math.isnan(number) else number for name, number in result.items()}))
-    else:
-        print(f"{'':10}{'Pearson':>10}{'Spearman':>10}")
-        for function in FUNCTIONS:
-            numbers = (100 * result[f"{correlation}_{function}"] for correlation in ("pearson", "spearman"))
-            print(f"{function:10}" + "".join(f"{number:10.2f}" for number in numbers))
-    sys.stdout.flush()  # here a failure can still be reported
-
-
 if __name__ == "__main__":
+    import sys
+
+    from minisbert.cli.evaluate import main
+
     sys.exit(main())

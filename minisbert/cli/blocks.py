@@ -1,24 +1,24 @@
 """Encode a stream of texts block by block, count what was encoded, and share the work of processes started by torchrun.
 
-`SentenceEncoder.encode` sorts the texts it gets by length, all of them. A stream may hold more than fits into memory, so it is
-cut into blocks that are encoded one after the other. torch is imported by what needs it: a command line that only prints its
-help does not wait for it.
+`SentenceEncoder.encode` sorts all the texts that it gets by length. A stream may hold more than fits into memory, so it is
+cut into blocks that are encoded one after the other.
 """
 
 import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import numpy as np
+import numpy.typing as npt
+import torch.distributed as distributed
+
+from minisbert import devices
+from minisbert.distributed import process_count, share_of_rows
 from minisbert.errors import MinisbertError
+from minisbert.sentence_encoder import EncodeReport, SentenceEncoder
 
-if TYPE_CHECKING:
-    import numpy as np
-    import numpy.typing as npt
-
-    from minisbert.sentence_encoder import EncodeReport, SentenceEncoder
-
-# At most so many texts, of about so many characters, are encoded together; a resumed run relies on both numbers.
+# A block has at most so many texts, of about so many characters. A resumed run relies on both numbers.
 ROWS_AT_ONCE = 16384
 CHARACTERS_AT_ONCE = 1 << 26
 
@@ -44,11 +44,11 @@ def is_full(block: Sequence[str]) -> bool:
 
 @dataclass
 class BlockEncoder:
-    """A model with the options that it is used with, which counts what it encodes."""
+    """A model with its options, which counts what it encodes."""
 
-    model: "SentenceEncoder"
+    model: SentenceEncoder
     options: dict[str, Any]  # arguments of `SentenceEncoder.encode`, "prompt" and "prompt_name" among them
-    first_row: int = 0  # of the first text, for messages: the rows before it were encoded by an earlier run
+    first_row: int = 0  # number of the first text, for messages: an earlier run has encoded the rows before it
     rows: int = 0
     tokens: int = 0
     truncated: int = 0
@@ -56,21 +56,19 @@ class BlockEncoder:
     not_nfc: int = 0
     seconds: float = 0.0
 
-    def __call__(self, texts: Sequence[str], prompt_names: Sequence[str] = ()) -> "npt.NDArray[np.float32]":
+    def __call__(self, texts: Sequence[str], prompt_names: Sequence[str] = ()) -> npt.NDArray[np.float32]:
         """Encode a block, of which each process computes its share.
 
         Args:
             texts: N texts, the same in all processes.
-            prompt_names: the first of them that the model has is used, if the options ask for no prompt.
+            prompt_names: if the options ask for no prompt, the first of these that the model has is used.
 
         Returns:
             float32 (N, D), in all processes.
 
         Raises:
-            MinisbertError: see `SentenceEncoder.encode`; the row it names is one of the whole stream.
+            MinisbertError: see `SentenceEncoder.encode`; the row that it names is counted from the start of the stream.
         """
-        from minisbert.distributed import process_count, share_of_rows
-
         options = self.options
         if options["prompt"] is None and options["prompt_name"] is None:
             known = (name for name in prompt_names if name in self.model.folder.prompts)
@@ -84,7 +82,9 @@ class BlockEncoder:
                 error.row += self.first_row + self.rows + share.start  # the model counts from the first of its texts
             raise
         if process_count() > 1:
-            vectors, reports = _gather_from_processes(vectors, reports)
+            parts: list[Any] = [None] * process_count()
+            distributed.all_gather_object(parts, (vectors, reports[0]))
+            vectors, reports = np.concatenate([part[0] for part in parts]), [part[1] for part in parts]
         for report in reports:
             self.rows += report.rows
             self.tokens += report.tokens
@@ -103,27 +103,13 @@ class BlockEncoder:
         )
 
     def identity(self) -> dict[str, Any]:
-        """What decides about the vectors: a resumed run must agree in all of it."""
-        from minisbert.devices import batch_budget
-
+        """Everything that the vectors depend on; a resumed run must agree in all of it."""
         return {
             "weights": self.model.fingerprint(),
             "folder": hashlib.sha256(repr(self.model.folder).encode()).hexdigest(),
             "max_length": self.model.max_seq_length,
             "device": self.model.device.type,
             "dtype": str(self.model.dtype),
-            "at_once": [ROWS_AT_ONCE, CHARACTERS_AT_ONCE, *batch_budget(self.model.device)],
+            "at_once": [ROWS_AT_ONCE, CHARACTERS_AT_ONCE, *devices.batch_budget(self.model.device)],
             **{name: value for name, value in self.options.items() if name != "show_progress_bar"},
         }
-
-
-def _gather_from_processes(
-    vectors: "npt.NDArray[np.float32]", reports: "list[EncodeReport]"
-) -> "tuple[npt.NDArray[np.float32], list[EncodeReport]]":
-    """The vectors of all processes in the order of their texts, and all reports."""
-    import numpy as np
-    import torch.distributed as distributed
-
-    parts: list[Any] = [None] * distributed.get_world_size()
-    distributed.all_gather_object(parts, (vectors, reports))
-    return np.concatenate([part[0] for part in parts]), [report for part in parts for report in part[1]]

@@ -1,4 +1,4 @@
-"""What the command lines have in common: bad usage in one line, and every failure as one line and an exit code."""
+"""What the command lines share: their parser, their messages, and the one way from a failure to an exit code."""
 
 import argparse
 import contextlib
@@ -8,6 +8,8 @@ import signal
 import sys
 import warnings
 from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
 from typing import NoReturn, TextIO
 
 from minisbert.errors import (
@@ -18,9 +20,134 @@ from minisbert.errors import (
     MinisbertError,
 )
 
+PACKAGE = Path(__file__).resolve().parents[1]
+PACKAGED_MODEL = PACKAGE / "default_model"  # pyproject.toml puts weights/ko-mini there when the package is built
+
+
+def weights_folder() -> Path:
+    """Where models and training data go by default: weights/ of the checkout; without one, of the current folder."""
+    return Path("weights") if PACKAGED_MODEL.exists() else PACKAGE.parent / "weights"
+
+
+def default_model() -> Path:
+    """The folder of the model that comes with minisbert, whether it is installed or used from a checkout."""
+    return PACKAGED_MODEL if PACKAGED_MODEL.exists() else PACKAGE.parent / "weights" / "ko-mini"
+
+
+class OneLineParser(argparse.ArgumentParser):
+    """Reports bad usage in one line, like every other failure."""
+
+    def error(self, message: str) -> NoReturn:
+        """End with exit code 2."""
+        self.exit(InputError.exit_code, f"{self.prog}: {message} (see --help)\n")
+
+
+def command_parser(prog: str, text: str | None, script: str = "") -> OneLineParser:
+    """A parser whose help is the docstring of its module.
+
+    Args:
+        prog: what the user has called: "encode.py" or "minisbert encode".
+        text: the docstring: a summary, an empty line, commands to copy.
+        script: what stands behind "python" and "torchrun" in these commands; it is replaced if the user has called "minisbert".
+    """
+    summary, _, rest = (text or "").partition("\n\n")
+    command, _, name = prog.partition(" ")
+    if script and command == "minisbert":
+        rest = rest.replace(f"python {script} ", f"{prog} ").replace(f" {script} ", f" -m minisbert.cli.main {name} ")
+    return OneLineParser(
+        prog=prog, description=summary, epilog=rest, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+
+
+def write_line(line: str) -> None:
+    """Print a line on standard error; if nobody reads it any more, nothing happens."""
+    with contextlib.suppress(OSError):
+        print(line, file=sys.stderr)
+
+
+@dataclass(frozen=True)
+class Say:
+    """Tells the user something in a line that begins with the name of the command: `say = Say("encode.py")`, `say("done")`.
+
+    Of several processes, started by torchrun, only the first one speaks, except for failures: they may be those of one process
+    alone, whose number is then named.
+    """
+
+    prog: str
+    write: Callable[[str], None] = (
+        write_line  # while a progress bar is shown: `dataclasses.replace(say, write=bar.write)`
+    )
+
+    def __call__(self, message: str, everywhere: bool = False) -> None:
+        """Say it; with `everywhere` in every process."""
+        rank = os.environ.get("RANK", "0")
+        if rank == "0":
+            self.write(f"{self.prog}: {message}")
+        elif everywhere:
+            self.write(f"{self.prog}: process {rank}: {message}")
+
+
+class Terminated(BaseException):
+    """SIGTERM arrived."""
+
+
+def exit_code_of(
+    program: Callable[[], int | None],
+    say: Say,
+    output: str | None = None,
+    memory_advice: str = "give fewer texts at a time",
+) -> int:
+    """Run a program: every failure is said in one line and has an exit code, every warning is said once.
+
+    SIGTERM raises `Terminated` in the program, as SIGINT raises KeyboardInterrupt. A program that does something else when a
+    signal arrives installs its own handlers at its start.
+
+    Args:
+        program: returns an exit code, None = 0. It flushes standard output at its end, so that a failure shows here.
+        say: tells the user.
+        output: the file or folder that the program writes; None = standard output.
+        memory_advice: what to do when the memory is too small.
+
+    Returns:
+        The exit code.
+    """
+    signal.signal(signal.SIGTERM, _terminate)
+    with warnings.catch_warnings():
+        warnings.showwarning = lambda message, *_: say(f"note: {message}")
+        warnings.simplefilter("default", UserWarning)  # everything once
+        try:
+            return program() or 0
+        except MinisbertError as error:
+            say(str(error), everywhere=True)
+            return error.exit_code
+        except OSError as error:
+            if error.filename is None and output is None:
+                _drop_standard_output()
+                if isinstance(error, BrokenPipeError):  # the reader, perhaps `head`, has seen enough
+                    return 0
+            say(f"{error.filename or output or 'standard output'}: {error.strerror or error}", everywhere=True)
+            return FILE_SYSTEM_EXIT_CODE
+        except (RuntimeError, MemoryError) as error:
+            from minisbert.devices import is_out_of_memory  # imports torch, which --help does without
+
+            if not is_out_of_memory(error):
+                raise
+            say(f"out of memory; {memory_advice}", everywhere=True)
+            return InputError.exit_code
+        except KeyboardInterrupt:
+            say("interrupted")
+            return INTERRUPTED_EXIT_CODE
+        except Terminated:
+            say("terminated")
+            return TERMINATED_EXIT_CODE
+
+
+def _terminate(*_: object) -> None:
+    raise Terminated
+
 
 def open_closed_streams() -> None:
-    """Send to the null device what is written to an output that the shell has closed (`2>&-`), for which Python has None."""
+    """Open the null device for an output that the shell has closed (`2>&-`): Python has None there."""
     sys.stdout = sys.stdout or open(os.devnull, "w", encoding="utf-8", errors="replace")
     sys.stderr = sys.stderr or open(os.devnull, "w", encoding="utf-8", errors="replace")
 
@@ -31,69 +158,13 @@ def write_utf8(stream: TextIO) -> None:
         stream.reconfigure(encoding=None if stream.isatty() else "utf-8", errors="replace")
 
 
-class OneLineParser(argparse.ArgumentParser):
-    """Reports bad usage in one line, as every other failure."""
-
-    def error(self, message: str) -> NoReturn:
-        """End with exit code 2."""
-        self.exit(InputError.exit_code, f"{self.prog}: {message} (see --help)\n")
-
-
-class Terminated(BaseException):
-    """SIGTERM arrived."""
-
-
-def exit_code_of(program: Callable[[], None], say: Callable[[str], None], output: str | None = None) -> int:
-    """Run a program; what goes wrong is said in one line, warnings are said once.
-
-    Args:
-        program: flushes standard output at its end, so that a failure shows here.
-        say: prints a line on standard error.
-        output: the file that the program writes; None = standard output.
-
-    Returns:
-        The exit code.
-    """
-    signal.signal(signal.SIGTERM, _terminate)
-    with warnings.catch_warnings():
-        warnings.showwarning = lambda message, *_: say(f"note: {message}")
-        warnings.simplefilter("default", UserWarning)  # everything once
-        try:
-            program()
-            return 0
-        except MinisbertError as error:
-            say(str(error))
-            return error.exit_code
-        except BrokenPipeError:  # the reader of standard output, perhaps `head`, has seen enough
-            _drop_standard_output()
-            return 0
-        except OSError as error:
-            if error.filename is None and output is None:
-                _drop_standard_output()
-            say(f"{error.filename or output or 'standard output'}: {error.strerror or error}")
-            return FILE_SYSTEM_EXIT_CODE
-        except MemoryError:
-            say("out of memory; give fewer texts at a time")
-            return InputError.exit_code
-        except KeyboardInterrupt:
-            say("interrupted")
-            return INTERRUPTED_EXIT_CODE
-        except Terminated:
-            say("terminated")
-            return TERMINATED_EXIT_CODE
-
-
 def _drop_standard_output() -> None:
-    """Have what is still in the buffer of standard output go nowhere when Python ends."""
+    """Send what is still in the buffer of standard output to the null device, or Python fails once more when it ends."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
-def _terminate(*_: object) -> None:
-    raise Terminated
-
-
 def leave(exit_code: int) -> NoReturn:
-    """End the program at once: everything is written, and taking torch apart would need time and 70 MB more."""
+    """End the process at once. Everything is written by now, and Python's own way takes time and 70 MB to take torch apart."""
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(OSError, ValueError, AttributeError):  # full, closed, never there
             stream.flush()

@@ -23,7 +23,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from minisbert.cli.shared import OneLineParser, exit_code_of, open_closed_streams
+from minisbert.cli.shared import OneLineParser, Say, exit_code_of, open_closed_streams
 from minisbert.errors import FILE_SYSTEM_EXIT_CODE, TERMINATED_EXIT_CODE, InputError, MinisbertError
 from minisbert.training.recipes import RECIPES, Recipe, describe_recipes, own_recipe
 
@@ -128,12 +128,12 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def main(argv: Sequence[str] | None = None) -> int:
+def main(argv: Sequence[str] | None = None, prog: str = "train.py") -> int:
     """Run the command line; returns the exit code."""
     open_closed_streams()
     args = build_parser().parse_args(argv)
     if args.list_recipes:
-        return exit_code_of(lambda: print(describe_recipes(), flush=True), _say)
+        return exit_code_of(lambda: print(describe_recipes(), flush=True), Say(prog))
     stop = Stop()
     with warnings.catch_warnings():
         warnings.showwarning = lambda message, *_: _say(f"note: {message}")

@@ -1,12 +1,14 @@
-"""Vectors into a file, block by block: .npy, .npz, .safetensors or .jsonl.
+"""Write vectors to a file, block by block: .npy, .npz, .safetensors or .jsonl.
 
-Rows are appended to a temporary file beside the final one as they come, so memory does not grow with their number; at
-the end the file is completed, brought to the disk and renamed. Until then, what stood under the final name stays as
-it is. A header has the same length for every number of rows, so it can be written last.
+Rows are appended to a temporary file beside the final one as they come, so memory does not grow with their number. At the end
+the file is completed, brought to the disk and renamed. Until then, what stood under the final name stays as it is. A header has
+the same length for every number of rows, so it can be written again at the end.
 
-A journal says which blocks the temporary file holds. Both outlive an interruption, and a later run can go on after
-the last of these blocks. The result is the same to the byte, since every block holds the same rows either way.
+A journal says which blocks the temporary file holds. Both stay after an interruption, and a later run can go on after the last
+of these blocks. The result is the same to the byte, since every block holds the same rows either way.
 """
+
+# numpy is imported for types alone: the command line checks the name of the output before it loads anything large.
 
 import contextlib
 import hashlib
@@ -17,13 +19,14 @@ import sys
 import zipfile
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, BinaryIO
-
-import numpy as np
-import numpy.typing as npt
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 from minisbert.errors import InputError, ModelError
 from minisbert.files import flush_to_disk, read_json_object, replacing, write_json
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
 
 SUFFIXES = (".npy", ".npz", ".safetensors", ".jsonl")
 TENSOR_NAME = "embeddings"  # of the one array in .npz and .safetensors
@@ -34,7 +37,7 @@ def check_output(path: Path, overwrite: bool) -> None:
     """Refuse, before any work is done, an output that could not be written at the end.
 
     Raises:
-        InputError: the form is unknown, or the file exists and may not be overwritten.
+        InputError: the ending is not known, or the file exists and may not be overwritten.
         OSError: the folder is missing or cannot be written to.
     """
     if path.suffix.lower() not in SUFFIXES:
@@ -48,18 +51,18 @@ def check_output(path: Path, overwrite: bool) -> None:
         probe.touch(exist_ok=False)
         probe.unlink()
     except OSError as error:
-        error.filename = str(path)  # nobody knows the probe
+        error.filename = str(path)  # the user has not heard of the probe
         raise
 
 
-def json_line(text: str, vector: npt.NDArray[np.float32]) -> str:
-    """One row as a line of JSON; nine digits tell every float32 from all others."""
+def json_line(text: str, vector: "npt.NDArray[np.float32]") -> str:
+    """One row as a line of JSON; with nine digits, no two float32 numbers look the same."""
     numbers = ", ".join(f"{number:.9g}" for number in vector.tolist())
     return f'{{"text": {json.dumps(text, ensure_ascii=False)}, "embedding": [{numbers}]}}\n'
 
 
 class VectorFile:
-    """A file of vectors that grows block by block and appears under its name when it is whole."""
+    """A file of vectors that grows block by block and appears under its name when it is complete."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -72,10 +75,10 @@ class VectorFile:
         _lock(self._file, path)
 
     def resume(self, run: Mapping[str, Any]) -> tuple[int, str]:
-        """Take up an interrupted run.
+        """Go on with an interrupted run.
 
         Args:
-            run: what decides about the vectors (model, options); it must be what the interrupted run noted.
+            run: what the vectors depend on (model, options); it must be what the interrupted run noted.
 
         Returns:
             The number of rows that are done, 0 if there is nothing to resume, and the digest of their texts for `skip`.
@@ -88,7 +91,7 @@ class VectorFile:
             return 0, ""
         if journal["run"] != dict(run):
             raise InputError(
-                f"{self.path}: the interrupted run had another model, other options or another version of encode.py; "
+                f"{self.path}: the interrupted run had another model, other options or another version of minisbert; "
                 "start anew without --resume"
             )
         self.rows = journal["rows"]
@@ -101,17 +104,14 @@ class VectorFile:
         self._digest(texts)
         return self._texts.hexdigest()
 
-    def append(self, texts: Sequence[str], vectors: npt.NDArray[np.float32]) -> None:
+    def append(self, texts: Sequence[str], vectors: "npt.NDArray[np.float32]") -> None:
         """Add the vectors (n, D) of the next n texts."""
         if self.rows == 0:
-            self._journal.unlink(missing_ok=True)  # of an interrupted run that is not resumed
-            self._file.seek(0)
-            self._file.truncate()
-            self._file.write(self._header(vectors.shape[1]))
+            self._start(vectors.shape[1])
         if self.form == ".jsonl":
             self._file.writelines(json_line(*row).encode() for row in zip(texts, vectors, strict=True))
         else:
-            self._file.write(np.ascontiguousarray(vectors, dtype="<f4").data)
+            self._file.write(vectors.astype("<f4", order="C", copy=False).data)
         self._digest(texts)
         self.rows += len(texts)
 
@@ -130,7 +130,7 @@ class VectorFile:
             width: D, for a file without rows.
         """
         if self.rows == 0:
-            self.append([], np.zeros((0, width), dtype=np.float32))
+            self._start(width)
         self._file.seek(0)
         self._file.write(self._header(width))  # the first one could not know the number of rows
         flush_to_disk(self._file)
@@ -157,13 +157,20 @@ class VectorFile:
         self._journal.unlink(missing_ok=True)
 
     def _read_journal(self) -> dict[str, Any] | None:
-        """What `note` has written last; None if there is nothing, or not what it speaks of."""
+        """What `note` has written last; None if there is nothing, or the temporary file is shorter than it says."""
         try:
             journal = read_json_object(self._journal)
             whole = 0 < journal["rows"] and 0 <= journal["bytes"] <= self._part.stat().st_size
             return journal if whole and {"texts", "run"} <= journal.keys() else None
         except (ModelError, OSError, KeyError, TypeError):
             return None
+
+    def _start(self, width: int) -> None:
+        """Begin the file, which may hold an interrupted run that is not resumed."""
+        self._journal.unlink(missing_ok=True)
+        self._file.seek(0)
+        self._file.truncate()
+        self._file.write(self._header(width))
 
     def _header(self, width: int) -> bytes:
         if self.form == ".jsonl":
@@ -190,14 +197,14 @@ def _npy_header(rows: int, width: int) -> bytes:
 
 
 def _safetensors_header(rows: int, width: int) -> bytes:
-    """The start of a .safetensors file of float32 (rows, width), which may be filled up with spaces."""
+    """The start of a .safetensors file of float32 (rows, width), filled up with spaces as the format allows."""
     tensor = {"dtype": "F32", "shape": [rows, width], "data_offsets": [0, 4 * rows * width]}
     header = json.dumps({TENSOR_NAME: tensor}, separators=(",", ":")).encode()
     return (HEADER_LENGTH - 8).to_bytes(8, "little") + header.ljust(HEADER_LENGTH - 8)
 
 
 def _lock(file: BinaryIO, path: Path) -> None:
-    """Refuse to write what another process is writing; on Windows, where fcntl is not, nothing is checked."""
+    """Refuse to write what another process is writing. Windows has no fcntl; nothing is checked there."""
     if sys.platform != "win32":
         import fcntl
 

@@ -24,22 +24,14 @@ from safetensors.numpy import load_file
 
 from minisbert import SentenceEncoder, devices
 from minisbert.cli import blocks as block_encoder
-from minisbert.cli import encode
+from minisbert.cli import encode, encoding
 from minisbert.models import bert
 from tests.benchmarks import soak_encode
 from tests.tiny import SENTENCES, tiny_folder
 
 ROOT = Path(__file__).resolve().parents[2]
 WORDS = "한 두 남자 여자 아이 고양이 밥 빵 물 길 날씨".split()
-# encode.py with blocks of eight rows, so that a few rows are many blocks. Tests that run in the background ignore SIGINT, and
-# what they start would do so too.
-EIGHT_AT_ONCE = """
-import signal, sys
-from minisbert.cli import blocks, encode
-signal.signal(signal.SIGINT, signal.default_int_handler)
-blocks.ROWS_AT_ONCE = 8
-sys.exit(encode.main(sys.argv[1:]))
-"""
+PROGRAMS = Path(__file__).parent / "programs"
 
 
 def sentences(count):
@@ -79,7 +71,15 @@ def start(model, tmp_path):
     started = []
 
     def start(*arguments, **options):
-        command = [sys.executable, "-c", EIGHT_AT_ONCE, "-m", model, "--device", "cpu", *map(str, arguments)]
+        command = [
+            sys.executable,
+            PROGRAMS / "encode_in_small_blocks.py",
+            "-m",
+            model,
+            "--device",
+            "cpu",
+            *map(str, arguments),
+        ]
         environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": ""}
         pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, **options}
         started.append(subprocess.Popen(command, cwd=tmp_path, env=environment, **pipes))
@@ -140,7 +140,7 @@ def test_quiet_says_nothing(run):
 
 
 def test_similarity_prints_the_matrix(run, monkeypatch):
-    monkeypatch.setattr(encode, "SIMILARITY_ROWS_AT_ONCE", 2)
+    monkeypatch.setattr(encoding, "SIMILARITY_ROWS_AT_ONCE", 2)
     code, out, _ = run("--similarity", "밥", "한 남자가 빵을 먹는다.", "밥")
     matrix = np.array([line.split("\t") for line in out.splitlines()], dtype=float)
     assert code == 0
@@ -182,16 +182,34 @@ def test_a_progress_bar_appears_on_a_terminal_only(run, monkeypatch):
     assert run(*SENTENCES, "-o", "c.npy", "--quiet")[2] == ""
 
 
-def test_help_is_quick_and_imports_no_torch():
-    script = (
-        "import sys; from minisbert.cli import encode\n"
-        "try: encode.main(['--help'])\nfinally: assert not {'torch', 'numpy'} & set(sys.modules)"
-    )
+@pytest.fixture
+def without_torch(tmp_path):
+    """Runs encode.py as a process of its own that fails if it imports torch or numpy."""
+
+    def without_torch(*arguments):
+        command = [sys.executable, PROGRAMS / "without_torch.py", "encode", *arguments]
+        environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+        done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
+        return done.returncode, done.stdout, done.stderr
+
+    return without_torch
+
+
+def test_help_is_quick_and_imports_no_torch(without_torch):
     start = time.perf_counter()
-    done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True)
+    code, out, err = without_torch("--help")
     assert time.perf_counter() - start < 1  # 0.1 on a machine at rest
-    assert (done.returncode, done.stderr) == (0, "")
-    assert "python encode.py" in done.stdout
+    assert (code, err) == (0, "")
+    assert "python encode.py" in out
+
+
+def test_mistakes_are_told_before_torch_is_imported(without_torch, tmp_path):
+    (tmp_path / "a.npy").touch()
+    (tmp_path / "a.txt").write_text("고양이", encoding="cp949")
+    for arguments in (["밥", "--top-k", "0"], ["밥", "-o", "a.npy"], ["-i", "a.txt"], ["-i", "a.txt", "-o", "b.txt"]):
+        code, out, err = without_torch(*arguments)
+        assert (code, out) == (2, "")
+        assert is_one_line(err), err
 
 
 BAD_USAGE = {
@@ -388,14 +406,14 @@ def test_E10_the_same_command_writes_the_same_bytes(run, form):
 
 
 def test_E12_a_row_that_is_not_finite_is_named(run, monkeypatch):
-    load_model = encode.load_model
+    load_model = encoding.load_model
 
-    def poisoned(args):
-        model = load_model(args)
+    def poisoned(*args):
+        model = load_model(*args)
         model.encoder.embeddings.token.weight.data[model.tokenizer.backend.token_to_id("물")] = float("nan")
         return model
 
-    monkeypatch.setattr(encode, "load_model", poisoned)
+    monkeypatch.setattr(encoding, "load_model", poisoned)
     monkeypatch.setattr(block_encoder, "ROWS_AT_ONCE", 2)
     code, _, err = run("밥", "빵", "길", "물", "밥", "-o", "a.npy")
     assert code == 6
@@ -511,7 +529,7 @@ def interrupted(run, monkeypatch):
     monkeypatch.setattr(block_encoder, "ROWS_AT_ONCE", 8)
     Path("a.txt").write_text("\n".join(sentences(30)), encoding="utf-8")
     with monkeypatch.context() as patch:
-        blocks = encode.blocks
+        blocks = encoding.blocks
 
         def until_interrupted(texts):
             for number, block in enumerate(blocks(texts)):
@@ -519,7 +537,7 @@ def interrupted(run, monkeypatch):
                     raise KeyboardInterrupt
                 yield block
 
-        patch.setattr(encode, "blocks", until_interrupted)
+        patch.setattr(encoding, "blocks", until_interrupted)
         code, _, err = run("-i", "a.txt", "-o", "a.npy")
     assert code == 130
     assert err == (
@@ -583,15 +601,15 @@ def test_E15_rows_before_a_line_that_cannot_be_read_are_kept(run, monkeypatch):
 
 
 def test_E15_rows_are_named_by_their_place_in_the_input(interrupted, monkeypatch):
-    def poisoned(args, load=encode.load_model):
-        model = load(args)
+    def poisoned(*args, load=encoding.load_model):
+        model = load(*args)
         model.encoder.embeddings.token.weight.data[model.tokenizer.backend.token_to_id("밥")] = float("nan")
         monkeypatch.setattr(
             model, "fingerprint", lambda: json.loads(Path(".a.npy.journal").read_bytes())["run"]["weights"]
         )
         return model
 
-    monkeypatch.setattr(encode, "load_model", poisoned)
+    monkeypatch.setattr(encoding, "load_model", poisoned)
     code, _, err = interrupted("-i", "a.txt", "-o", "a.npy", "--resume")
     first = next(row for row, sentence in enumerate(sentences(30)) if row >= 24 and "밥" in sentence)
     assert code == 6
@@ -610,7 +628,7 @@ def test_two_runs_do_not_write_one_output(run):
 def test_E16_an_output_that_exists_is_kept(run, monkeypatch):
     Path("a.npy").write_bytes(b"old")
     with monkeypatch.context() as patch:
-        patch.delattr(encode, "load_model")  # not called
+        patch.delattr(encoding, "load_model")  # not called
         code, _, err = run("밥", "-o", "a.npy")
     assert code == 2
     assert "--overwrite" in err
@@ -620,7 +638,7 @@ def test_E16_an_output_that_exists_is_kept(run, monkeypatch):
 
 
 def test_E16_a_folder_that_cannot_be_written_is_refused_before_the_model_is_loaded(run, monkeypatch):
-    monkeypatch.delattr(encode, "load_model")
+    monkeypatch.delattr(encoding, "load_model")
     assert run("밥", "-o", "없음/a.npy") == (5, "", "encode.py: 없음/a.npy: No such file or directory\n")
     assert run("밥", "-o", f"{'가' * 90}.npy")[0] == 5
 
@@ -643,9 +661,9 @@ def test_E17_rows_out_are_lines_in(run):
 
 
 def test_E18_an_input_in_another_encoding_is_named_before_the_model_is_loaded(run, monkeypatch):
-    monkeypatch.delattr(encode, "load_model")
-    for encoding, hint in (("cp949", "iconv -f cp949 -t utf-8"), ("utf-16", "iconv -f utf-16 -t utf-8")):
-        Path("a.txt").write_text("고양이는 물을 마신다.\n", encoding=encoding)
+    monkeypatch.delattr(encoding, "load_model")
+    for code_page, hint in (("cp949", "iconv -f cp949 -t utf-8"), ("utf-16", "iconv -f utf-16 -t utf-8")):
+        Path("a.txt").write_text("고양이는 물을 마신다.\n", encoding=code_page)
         code, _, err = run("-i", "a.txt", "-o", "a.npy")
         assert code == 2
         assert is_one_line(err)

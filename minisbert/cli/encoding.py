@@ -1,0 +1,169 @@
+"""What encode.py does with the model: load it, encode the texts, and write or print vectors, similarities or an answer."""
+
+import argparse
+import contextlib
+import functools
+import heapq
+import itertools
+import os
+import shutil
+import sys
+import unicodedata
+import warnings
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy.typing as npt
+import torch
+
+from minisbert.cli.blocks import BlockEncoder, blocks, is_full
+from minisbert.cli.display import printable, similarity_grid, table_of_texts
+from minisbert.cli.shared import Say, default_model, write_utf8
+from minisbert.distributed import is_main_process, join_processes, process_count
+from minisbert.errors import InputError, ModelError
+from minisbert.sentence_encoder import SentenceEncoder
+from minisbert.storage.vectors import VectorFile, json_line
+
+SIMILARITY_ROWS_AT_ONCE = 64  # of the N x N matrix, which need not fit into memory
+MOST_ROWS_IN_GRID = 20
+DOCUMENT_PROMPTS = ("document", "passage")  # names that models give to the prompt of what a query is compared with
+
+
+def encode_texts(args: argparse.Namespace, texts: Iterator[str], say: Say) -> None:
+    """Encode the texts and do with the vectors what the arguments say; errors are raised."""
+    warnings.filterwarnings("ignore", r".* not in Unicode normal form C")  # said below, once for all blocks
+    compose: Callable[[str], str] = functools.partial(unicodedata.normalize, "NFC") if args.nfc else str
+    texts = map(compose, texts)
+    with contextlib.ExitStack() as stack:
+        device = stack.enter_context(join_processes(args.device, "gloo"))  # vectors are exchanged on the CPU
+        main_process = is_main_process()
+        if not main_process:  # it computes its share, and the first process writes and prints
+            stack.enter_context(contextlib.redirect_stdout(stack.enter_context(open(os.devnull, "w"))))
+        write_utf8(sys.stdout)
+        options = {
+            "max_tokens_per_batch": args.batch_tokens,
+            "normalize_embeddings": args.normalize,
+            "truncate_dim": args.truncate_dim,
+            "prompt": None if args.prompt is None else compose(args.prompt),
+            "prompt_name": args.prompt_name,
+            "show_progress_bar": None if main_process and not args.quiet else False,
+        }
+        encoder = BlockEncoder(load_model(args, device), options)
+        if args.query is not None:
+            print_most_similar(encoder, texts, compose(args.query), args.top_k, say)
+        elif args.similarity:
+            print_similarities(encoder, list(texts))
+        elif not main_process:
+            for block in blocks(texts):
+                encoder(block)
+        elif args.output not in (None, "-"):
+            write_vectors(encoder, texts, args, say)
+        elif args.output == "-" or not sys.stdout.isatty():
+            print_json_lines(encoder, texts)
+        else:
+            show(encoder, list(texts))
+        sys.stdout.flush()  # here a failure can still be reported
+    if encoder.not_nfc:
+        say(
+            f"note: {encoder.not_nfc} of {encoder.rows} texts are not in Unicode normal form C (decomposed Hangul, as "
+            "from macOS), which most vocabularies do not know: pass --nfc"
+        )
+    if not args.quiet:
+        say(encoder.report())
+
+
+def load_model(args: argparse.Namespace, device: str | None) -> SentenceEncoder:
+    """The model that the arguments name, on this device, compiled with --compile."""
+    if args.model is None and not default_model().exists():
+        raise ModelError(f"{default_model()}: the default model is not there; name one with --model")
+    model = SentenceEncoder.from_pretrained(
+        default_model() if args.model is None else args.model,
+        revision=args.revision,
+        device=device,
+        dtype=getattr(torch, args.dtype),
+        max_seq_length=args.max_length,
+        local_files_only=args.local_files_only,
+        hub_timeout=args.hub_timeout,
+    )
+    if args.compile:
+        model.encoder.compile(dynamic=True)
+        try:
+            model.encode("", show_progress_bar=False)  # the first call compiles
+        except RuntimeError as error:
+            reason = str(error).partition("\n")[0]
+            raise InputError(f"--compile: cannot be done here: {reason:.150}; leave it out") from None
+    return model
+
+
+def write_vectors(encoder: BlockEncoder, texts: Iterator[str], args: argparse.Namespace, say: Say) -> None:
+    """Encode a stream of texts into a file, which appears when it is complete."""
+    # What a resumed run must agree in. It is computed once, and only if it is needed, because it hashes all weights.
+    identity = functools.cache(lambda: {**encoder.identity(), "nfc": args.nfc, "compile": args.compile})
+    path = Path(args.output)
+    output = VectorFile(path)
+    try:
+        if args.resume:
+            done, digest = output.resume(identity())
+            if done and output.skip(itertools.islice(texts, done)) != digest:
+                raise InputError(f"{path}: the input is not that of the interrupted run; start anew without --resume")
+            encoder.first_row = done
+        for block in blocks(texts):
+            output.append(block, encoder(block))
+            # After the last block nothing is left to resume, and several processes do not resume.
+            if is_full(block) and process_count() == 1:
+                output.note(identity())
+        output.finish(width=encoder.model.encode([], **encoder.options).shape[1])  # checks the options, texts or not
+    except BaseException:
+        kept = output.close()
+        if kept:
+            say(f"note: {kept} rows are kept beside {path}; --resume goes on from there")
+        raise
+
+
+def print_json_lines(encoder: BlockEncoder, texts: Iterator[str]) -> None:
+    """Print every text and its vector as a line of JSON."""
+    for block in blocks(texts):
+        sys.stdout.writelines(map(json_line, block, encoder(block)))
+
+
+def print_similarities(encoder: BlockEncoder, texts: list[str]) -> None:
+    """Print how similar every text is to every other: a grid on a terminal, else numbers separated by tabs."""
+    vectors = encoder(texts)
+    if sys.stdout.isatty() and 1 <= len(texts) <= MOST_ROWS_IN_GRID:
+        print_grid(encoder, vectors, texts)
+        return
+    for begin in range(0, len(texts), SIMILARITY_ROWS_AT_ONCE):
+        for row in encoder.model.similarity(vectors[begin : begin + SIMILARITY_ROWS_AT_ONCE], vectors).tolist():
+            print("\t".join(f"{value:.4f}" for value in row))
+
+
+def print_most_similar(encoder: BlockEncoder, texts: Iterator[str], query: str, k: int, say: Say) -> None:
+    """Print the k texts most similar to the query, best first: similarity, number of the text, text."""
+    query_encoder = BlockEncoder(encoder.model, encoder.options)  # a second one: the report counts the texts alone
+    query_vector = query_encoder([query], prompt_names=("query",))
+    if query_encoder.not_nfc:
+        say("note: the query is not in Unicode normal form C (decomposed Hangul): pass --nfc")
+    best: list[tuple[float, int, str]] = []
+    number = itertools.count(1)
+    for block in blocks(texts):
+        scores = encoder.model.similarity(query_vector, encoder(block, prompt_names=DOCUMENT_PROMPTS))[0].tolist()
+        # Of texts with equal scores the earlier one comes first: its negated number is larger.
+        candidates = ((score, -next(number), text) for score, text in zip(scores, block, strict=True))
+        best = heapq.nlargest(k, itertools.chain(best, candidates))
+    for score, negated, text in best:
+        print(f"{score:.4f}\t{-negated}\t{printable(text)}")
+
+
+def show(encoder: BlockEncoder, texts: list[str]) -> None:
+    """Show each text with its vector and, if they are few, the similarity grid."""
+    vectors = encoder(texts)
+    print(table_of_texts(texts, vectors, shutil.get_terminal_size().columns))
+    if 2 <= len(texts) <= MOST_ROWS_IN_GRID:
+        print()
+        print_grid(encoder, vectors, texts)
+
+
+def print_grid(encoder: BlockEncoder, vectors: npt.ArrayLike, texts: list[str]) -> None:
+    """Print the similarities as a grid that fits the terminal, coloured unless NO_COLOR is set."""
+    similarities = encoder.model.similarity(vectors, vectors).numpy()
+    print(similarity_grid(similarities, texts, shutil.get_terminal_size().columns, colour="NO_COLOR" not in os.environ))

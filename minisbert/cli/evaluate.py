@@ -1,0 +1,57 @@
+"""Print the eight KorSTS numbers of a model: Pearson's and Spearman's correlation with the human scores, x100.
+
+python -m minisbert.evaluation --model jhgan/ko-sroberta-multitask --data sts-test.tsv
+python -m minisbert.evaluation --model weights/my-pairs --data sts-test.tsv --json
+"""
+
+import argparse
+import json
+import math
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import minisbert
+from minisbert.cli.shared import Say, command_parser, exit_code_of, open_closed_streams
+from minisbert.errors import InputError
+from minisbert.evaluation import FUNCTIONS, EmbeddingSimilarityEvaluator
+from minisbert.training.examples import read_sts
+
+MODULE = "python -m minisbert.evaluation"
+
+
+def build_parser(prog: str) -> argparse.ArgumentParser:
+    """The command line."""
+    parser = command_parser(prog, __doc__, "-m minisbert.evaluation")
+    parser.add_argument("-m", "--model", required=True, metavar="SOURCE", help="a folder, or owner/name[@revision]")
+    parser.add_argument("--data", required=True, type=Path, metavar="FILE", help="a KorSTS file, such as sts-test.tsv")
+    parser.add_argument("--json", action="store_true", help="print JSON instead of a table, from -1 to 1")
+    parser.add_argument("--device", metavar="D", help="cpu, cuda, cuda:1, ... (default: cuda if there is one)")
+    parser.add_argument("--local-files-only", action="store_true", help="open no connection")
+    return parser
+
+
+def main(argv: Sequence[str] | None = None, prog: str = MODULE) -> int:
+    """Run the command line; returns the exit code."""
+    open_closed_streams()
+    args = build_parser(prog).parse_args(argv)
+    return exit_code_of(lambda: run(args), Say("evaluation" if prog == MODULE else prog))
+
+
+def run(args: argparse.Namespace) -> None:
+    """Do what the arguments say; errors are raised."""
+    sentences1, sentences2, scores = read_sts(args.data)
+    if len(scores) < 2:
+        raise InputError(f"{args.data}: {len(scores)} pairs, but at least 2 are needed to correlate")
+    model = minisbert.SentenceEncoder.from_pretrained(  # imported at this moment, see minisbert/__init__.py
+        args.model, device=args.device, local_files_only=args.local_files_only
+    )
+    result = EmbeddingSimilarityEvaluator(sentences1, sentences2, scores, show_progress_bar=None)(model)
+    if args.json:
+        print(json.dumps({name: None if math.isnan(number) else number for name, number in result.items()}))
+    else:
+        print(f"{'':10}{'Pearson':>10}{'Spearman':>10}")
+        for function in FUNCTIONS:
+            numbers = (100 * result[f"{correlation}_{function}"] for correlation in ("pearson", "spearman"))
+            print(f"{function:10}" + "".join(f"{number:10.2f}" for number in numbers))
+    sys.stdout.flush()  # here a failure can still be reported

@@ -1,0 +1,40 @@
+"""minisbert: sentence embeddings from hand-written BERT, RoBERTa and DeBERTa-v2 encoders.
+
+minisbert encode "한 남자가 음식을 먹는다." "한 남자가 빵을 먹는다."
+minisbert train --train pairs.tsv --loss cosine --model jhgan/ko-sroberta-multitask -o my-pairs
+minisbert evaluate --model jhgan/ko-sroberta-multitask --data sts-test.tsv
+minisbert encode --help
+"""
+
+import importlib
+import sys
+from collections.abc import Sequence
+from typing import NoReturn
+
+from minisbert import __version__
+from minisbert.cli.shared import command_parser, leave, open_closed_streams
+
+COMMANDS = ("encode", "train", "evaluate")  # modules of this folder
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line; returns the exit code."""
+    open_closed_streams()
+    argv = sys.argv[1:] if argv is None else argv
+    parser = command_parser("minisbert", __doc__)
+    parser.add_argument(
+        "command", choices=COMMANDS, help="encode texts, train a model, or evaluate one on scored pairs"
+    )
+    parser.add_argument("--version", action="version", version=f"minisbert {__version__}")
+    command = parser.parse_args(argv[:1]).command
+    exit_code: int = importlib.import_module(f"minisbert.cli.{command}").main(argv[1:], prog=f"minisbert {command}")
+    return exit_code
+
+
+def script() -> NoReturn:
+    """What the installed command calls."""
+    leave(main())
+
+
+if __name__ == "__main__":
+    script()
