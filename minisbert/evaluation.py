@@ -11,6 +11,7 @@ Data: Ham et al. 2020, "KorNLI and KorSTS". Axis letters: see models/layers.py.
     python -m minisbert.evaluation --model jhgan/ko-sroberta-multitask --data sts-test.tsv
 """
 
+import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 

@@ -1,5 +1,7 @@
 """Proves the correlations against values worked out by hand and against what must hold for all."""
 
+import math
+
 import numpy as np
 import pytest
 
