@@ -3,8 +3,6 @@
 
 python encode.py "한 남자가 음식을 먹는다." "한 남자가 빵을 먹는다."
 python encode.py -m jhgan/ko-sroberta-multitask -i sentences.txt -o vectors.npy
-python encode.py --similarity "치타가 들판을 달린다." "치타가 먹이를 쫓는다." "날씨가 춥다."
-python encode.py --query "배고픈데 뭐 먹지?" -i sentences.txt --top-k 3
 python encode.py --help
 """
 

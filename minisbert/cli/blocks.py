@@ -6,7 +6,6 @@ cut into blocks that are encoded one after the other.
 
 import hashlib
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -42,19 +41,15 @@ def is_full(block: Sequence[str]) -> bool:
     return len(block) == ROWS_AT_ONCE or sum(map(len, block)) >= CHARACTERS_AT_ONCE
 
 
-@dataclass
 class BlockEncoder:
-    """A model with its options, which counts what it encodes."""
+    """A model with its options, arguments of `SentenceEncoder.encode`, which counts what it encodes."""
 
-    model: SentenceEncoder
-    options: dict[str, Any]  # arguments of `SentenceEncoder.encode`, "prompt" and "prompt_name" among them
-    first_row: int = 0  # number of the first text, for messages: an earlier run has encoded the rows before it
-    rows: int = 0
-    tokens: int = 0
-    truncated: int = 0
-    unknown: int = 0
-    not_nfc: int = 0
-    seconds: float = 0.0
+    def __init__(self, model: SentenceEncoder, options: dict[str, Any]) -> None:
+        self.model = model
+        self.options = options
+        self.first_row = 0  # number of the first text, for messages: an earlier run has encoded the rows before it
+        self.reports: list[EncodeReport] = []  # of every block and every process
+        self.seconds = 0.0
 
     def __call__(self, texts: Sequence[str], prompt_names: Sequence[str] = ()) -> npt.NDArray[np.float32]:
         """Encode a block, of which each process computes its share.
@@ -79,28 +74,19 @@ class BlockEncoder:
             vectors: npt.NDArray[np.float32] = self.model.encode(texts[share], **options, on_report=reports.append)
         except MinisbertError as error:
             if error.row is not None:
-                error.row += self.first_row + self.rows + share.start  # the model counts from the first of its texts
+                error.row += self.first_row + self.count("rows") + share.start  # the model counts from its first text
             raise
         if process_count() > 1:
             parts: list[Any] = [None] * process_count()
             distributed.all_gather_object(parts, (vectors, reports[0]))
             vectors, reports = np.concatenate([part[0] for part in parts]), [part[1] for part in parts]
-        for report in reports:
-            self.rows += report.rows
-            self.tokens += report.tokens
-            self.truncated += report.truncated
-            self.unknown += report.unknown
-            self.not_nfc += report.not_nfc
+        self.reports += reports
         self.seconds += max(report.seconds for report in reports)  # the processes work at the same time
         return vectors
 
-    def report(self) -> str:
-        """The totals in one line."""
-        unknown = 100 * self.unknown / max(1, self.tokens)
-        return (
-            f"{self.rows} rows, {self.tokens} tokens, {self.truncated} rows truncated, {unknown:.1f} % unknown tokens, "
-            f"{self.not_nfc} rows not NFC, {self.seconds:.2f} seconds"
-        )
+    def count(self, what: str) -> int:
+        """How many "rows", "tokens", ... were encoded; the names are those of `EncodeReport`."""
+        return sum(getattr(report, what) for report in self.reports)
 
     def identity(self) -> dict[str, Any]:
         """Everything that the vectors depend on; a resumed run must agree in all of it."""

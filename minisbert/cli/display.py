@@ -40,7 +40,7 @@ def clip(text: str, width: int) -> str:
     >>> clip("밥", 4) + "|"
     '밥  |'
     """
-    # Composed, since terminals show decomposed Hangul as one syllable; more than so much could not show anyway.
+    # Composed, since terminals show decomposed Hangul as one syllable. Cut first, since a text may have megabytes.
     text = printable(unicodedata.normalize("NFC", text[: 8 * width]))
     if columns(text) > width:
         while columns(text) > width - 1:
@@ -60,27 +60,18 @@ def table_of_texts(texts: Sequence[str], vectors: npt.NDArray[np.float32], termi
 
 
 def similarity_grid(similarities: npt.NDArray[np.floating], texts: Sequence[str], width: int, colour: bool) -> str:
-    """The N x N similarities, a text and its row a line, with backgrounds from pale (0) to red (1).
+    """The (N, N) similarities, one text and its row per line, with backgrounds from pale (0) to red (1).
 
-    Args:
-        similarities: (N, N).
-        texts: N texts.
-        width: columns of the terminal; what a row leaves free is given to its text.
-        colour: whether to colour with terminal escapes.
+    `width` is that of the terminal: what a row leaves free is given to its text.
     """
     longest = max(columns(text[:width]) for text in texts)
     cell = max(len(f"{value: .2f}") for value in similarities.flat) + 1  # distances may have many digits
     label = max(10, min(longest, width - cell * len(texts) - 6))
     lines = [" " * (label + 6) + "".join(f"{number:{cell}}" for number in range(1, len(texts) + 1))]
     for number, (text, row) in enumerate(zip(texts, similarities, strict=True), start=1):
-        cells = "".join(_cell(float(value), cell, colour) for value in row)
-        lines.append(f"{number:4}  {clip(text, label)}{cells}")
+        cells = [f"{value:{cell}.2f}" for value in row]
+        if colour:
+            shades = [COLOURS[round(10 * min(1.0, max(0.0, value)))] for value in row]
+            cells = [f"\x1b[30;48;5;{shade}m{text}{RESET}" for shade, text in zip(shades, cells, strict=True)]
+        lines.append(f"{number:4}  {clip(text, label)}{''.join(cells)}")
     return "\n".join(lines)
-
-
-def _cell(value: float, width: int, colour: bool) -> str:
-    text = f"{value:{width}.2f}"
-    if not colour:
-        return text
-    shade = COLOURS[round(10 * min(1.0, max(0.0, value)))]
-    return f"\x1b[30;48;5;{shade}m{text}{RESET}"

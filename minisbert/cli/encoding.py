@@ -13,6 +13,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import numpy as np
 import numpy.typing as npt
 import torch
 
@@ -52,24 +53,31 @@ def encode_texts(args: argparse.Namespace, texts: Iterator[str], say: Say) -> No
         if args.query is not None:
             print_most_similar(encoder, texts, compose(args.query), args.top_k, say)
         elif args.similarity:
-            print_similarities(encoder, list(texts))
-        elif not main_process:
-            for block in blocks(texts):
-                encoder(block)
-        elif args.output not in (None, "-"):
+            rows = list(texts)
+            print_similarities(encoder, rows, encoder(rows))
+        elif args.output is None and sys.stdout.isatty():
+            rows = list(texts)
+            show(encoder, rows, encoder(rows))
+        elif args.output not in (None, "-") and main_process:
             write_vectors(encoder, texts, args, say)
-        elif args.output == "-" or not sys.stdout.isatty():
-            print_json_lines(encoder, texts)
         else:
-            show(encoder, list(texts))
+            for block in blocks(texts):
+                vectors = encoder(block)
+                if main_process:
+                    sys.stdout.writelines(map(json_line, block, vectors))
         sys.stdout.flush()  # here a failure can still be reported
-    if encoder.not_nfc:
+    count = encoder.count
+    if count("not_nfc"):
         say(
-            f"note: {encoder.not_nfc} of {encoder.rows} texts are not in Unicode normal form C (decomposed Hangul, as "
+            f"note: {count('not_nfc')} of {count('rows')} texts are not in Unicode normal form C (decomposed Hangul, as "
             "from macOS), which most vocabularies do not know: pass --nfc"
         )
     if not args.quiet:
-        say(encoder.report())
+        say(
+            f"{count('rows')} rows, {count('tokens')} tokens, {count('truncated')} rows truncated, "
+            f"{100 * count('unknown') / max(1, count('tokens')):.1f} % unknown tokens, "
+            f"{count('not_nfc')} rows not NFC, {encoder.seconds:.2f} seconds"
+        )
 
 
 def load_model(args: argparse.Namespace, device: str | None) -> SentenceEncoder:
@@ -97,16 +105,12 @@ def load_model(args: argparse.Namespace, device: str | None) -> SentenceEncoder:
 
 def write_vectors(encoder: BlockEncoder, texts: Iterator[str], args: argparse.Namespace, say: Say) -> None:
     """Encode a stream of texts into a file, which appears when it is complete."""
-    # What a resumed run must agree in. It is computed once, and only if it is needed, because it hashes all weights.
+    # What a resumed run must agree in. It hashes all weights, so it is computed only if it is needed, and once.
     identity = functools.cache(lambda: {**encoder.identity(), "nfc": args.nfc, "compile": args.compile})
-    path = Path(args.output)
-    output = VectorFile(path)
+    output = VectorFile(Path(args.output))
     try:
         if args.resume:
-            done, digest = output.resume(identity())
-            if done and output.skip(itertools.islice(texts, done)) != digest:
-                raise InputError(f"{path}: the input is not that of the interrupted run; start anew without --resume")
-            encoder.first_row = done
+            encoder.first_row = output.resume(identity(), texts)
         for block in blocks(texts):
             output.append(block, encoder(block))
             # After the last block nothing is left to resume, and several processes do not resume.
@@ -116,32 +120,15 @@ def write_vectors(encoder: BlockEncoder, texts: Iterator[str], args: argparse.Na
     except BaseException:
         kept = output.close()
         if kept:
-            say(f"note: {kept} rows are kept beside {path}; --resume goes on from there")
+            say(f"note: {kept} rows are kept beside {args.output}; --resume goes on from there")
         raise
-
-
-def print_json_lines(encoder: BlockEncoder, texts: Iterator[str]) -> None:
-    """Print every text and its vector as a line of JSON."""
-    for block in blocks(texts):
-        sys.stdout.writelines(map(json_line, block, encoder(block)))
-
-
-def print_similarities(encoder: BlockEncoder, texts: list[str]) -> None:
-    """Print how similar every text is to every other: a grid on a terminal, else numbers separated by tabs."""
-    vectors = encoder(texts)
-    if sys.stdout.isatty() and 1 <= len(texts) <= MOST_ROWS_IN_GRID:
-        print_grid(encoder, vectors, texts)
-        return
-    for begin in range(0, len(texts), SIMILARITY_ROWS_AT_ONCE):
-        for row in encoder.model.similarity(vectors[begin : begin + SIMILARITY_ROWS_AT_ONCE], vectors).tolist():
-            print("\t".join(f"{value:.4f}" for value in row))
 
 
 def print_most_similar(encoder: BlockEncoder, texts: Iterator[str], query: str, k: int, say: Say) -> None:
     """Print the k texts most similar to the query, best first: similarity, number of the text, text."""
     query_encoder = BlockEncoder(encoder.model, encoder.options)  # a second one: the report counts the texts alone
     query_vector = query_encoder([query], prompt_names=("query",))
-    if query_encoder.not_nfc:
+    if query_encoder.count("not_nfc"):
         say("note: the query is not in Unicode normal form C (decomposed Hangul): pass --nfc")
     best: list[tuple[float, int, str]] = []
     number = itertools.count(1)
@@ -154,16 +141,21 @@ def print_most_similar(encoder: BlockEncoder, texts: Iterator[str], query: str, 
         print(f"{score:.4f}\t{-negated}\t{printable(text)}")
 
 
-def show(encoder: BlockEncoder, texts: list[str]) -> None:
+def print_similarities(encoder: BlockEncoder, texts: list[str], vectors: npt.NDArray[np.float32]) -> None:
+    """Print how similar every text is to every other: on a terminal a grid, if they are few, else numbers and tabs."""
+    if sys.stdout.isatty() and 1 <= len(texts) <= MOST_ROWS_IN_GRID:
+        similarities = encoder.model.similarity(vectors, vectors).numpy()
+        width = shutil.get_terminal_size().columns
+        print(similarity_grid(similarities, texts, width, colour="NO_COLOR" not in os.environ))
+        return
+    for begin in range(0, len(texts), SIMILARITY_ROWS_AT_ONCE):
+        for row in encoder.model.similarity(vectors[begin : begin + SIMILARITY_ROWS_AT_ONCE], vectors).tolist():
+            print("\t".join(f"{value:.4f}" for value in row))
+
+
+def show(encoder: BlockEncoder, texts: list[str], vectors: npt.NDArray[np.float32]) -> None:
     """Show each text with its vector and, if they are few, the similarity grid."""
-    vectors = encoder(texts)
     print(table_of_texts(texts, vectors, shutil.get_terminal_size().columns))
     if 2 <= len(texts) <= MOST_ROWS_IN_GRID:
         print()
-        print_grid(encoder, vectors, texts)
-
-
-def print_grid(encoder: BlockEncoder, vectors: npt.ArrayLike, texts: list[str]) -> None:
-    """Print the similarities as a grid that fits the terminal, coloured unless NO_COLOR is set."""
-    similarities = encoder.model.similarity(vectors, vectors).numpy()
-    print(similarity_grid(similarities, texts, shutil.get_terminal_size().columns, colour="NO_COLOR" not in os.environ))
+        print_similarities(encoder, texts, vectors)

@@ -22,7 +22,7 @@ MODULE = "python -m minisbert.evaluation"
 
 def build_parser(prog: str) -> argparse.ArgumentParser:
     """The command line."""
-    parser = command_parser(prog, __doc__, "-m minisbert.evaluation")
+    parser = command_parser(prog, __doc__)
     parser.add_argument("-m", "--model", required=True, metavar="SOURCE", help="a folder, or owner/name[@revision]")
     parser.add_argument("--data", required=True, type=Path, metavar="FILE", help="a KorSTS file, such as sts-test.tsv")
     parser.add_argument("--json", action="store_true", help="print JSON instead of a table, from -1 to 1")

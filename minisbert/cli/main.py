@@ -12,28 +12,25 @@ from collections.abc import Sequence
 from typing import NoReturn
 
 from minisbert import __version__
-from minisbert.cli.shared import command_parser, leave, open_closed_streams
+from minisbert.cli.shared import command_parser, leave
 
 COMMANDS = ("encode", "train", "evaluate")  # modules of this folder
 
 
-def main(argv: Sequence[str] | None = None) -> int:
+def main(argv: Sequence[str]) -> int:
     """Run the command line; returns the exit code."""
-    open_closed_streams()
-    argv = sys.argv[1:] if argv is None else argv
     parser = command_parser("minisbert", __doc__)
     parser.add_argument(
         "command", choices=COMMANDS, help="encode texts, train a model, or evaluate one on scored pairs"
     )
     parser.add_argument("--version", action="version", version=f"minisbert {__version__}")
     command = parser.parse_args(argv[:1]).command
-    exit_code: int = importlib.import_module(f"minisbert.cli.{command}").main(argv[1:], prog=f"minisbert {command}")
-    return exit_code
+    return int(importlib.import_module(f"minisbert.cli.{command}").main(argv[1:], prog=f"minisbert {command}"))
 
 
 def script() -> NoReturn:
     """What the installed command calls."""
-    leave(main())
+    leave(main(sys.argv[1:]))
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ import argparse
 import contextlib
 import io
 import os
+import re
 import signal
 import sys
 import warnings
@@ -19,6 +20,7 @@ from minisbert.errors import (
     InputError,
     MinisbertError,
 )
+from minisbert.progress import write_line
 
 PACKAGE = Path(__file__).resolve().parents[1]
 PACKAGED_MODEL = PACKAGE / "default_model"  # pyproject.toml puts weights/ko-mini there when the package is built
@@ -30,8 +32,8 @@ def weights_folder() -> Path:
 
 
 def default_model() -> Path:
-    """The folder of the model that comes with minisbert, whether it is installed or used from a checkout."""
-    return PACKAGED_MODEL if PACKAGED_MODEL.exists() else PACKAGE.parent / "weights" / "ko-mini"
+    """The folder of the model that comes with minisbert."""
+    return PACKAGED_MODEL if PACKAGED_MODEL.exists() else weights_folder() / "ko-mini"
 
 
 class OneLineParser(argparse.ArgumentParser):
@@ -42,49 +44,36 @@ class OneLineParser(argparse.ArgumentParser):
         self.exit(InputError.exit_code, f"{self.prog}: {message} (see --help)\n")
 
 
-def command_parser(prog: str, text: str | None, script: str = "") -> OneLineParser:
-    """A parser whose help is the docstring of its module.
+def command_parser(prog: str, text: str | None) -> OneLineParser:
+    """A parser whose help is `text`, the docstring of its module: a summary, an empty line, commands to copy.
 
-    Args:
-        prog: what the user has called: "encode.py" or "minisbert encode".
-        text: the docstring: a summary, an empty line, commands to copy.
-        script: what stands behind "python" and "torchrun" in these commands; it is replaced if the user has called "minisbert".
+    Where `prog` is "minisbert encode" and not "encode.py", the commands are rewritten so.
     """
     summary, _, rest = (text or "").partition("\n\n")
     command, _, name = prog.partition(" ")
-    if script and command == "minisbert":
-        rest = rest.replace(f"python {script} ", f"{prog} ").replace(f" {script} ", f" -m minisbert.cli.main {name} ")
-    return OneLineParser(
-        prog=prog, description=summary, epilog=rest, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-
-
-def write_line(line: str) -> None:
-    """Print a line on standard error; if nobody reads it any more, nothing happens."""
-    with contextlib.suppress(OSError):
-        print(line, file=sys.stderr)
+    if command == "minisbert" and name:
+        rest = re.sub(r"python (-m )?\S+", prog, rest)  # python encode.py, python -m minisbert.evaluation
+        rest = rest.replace(f" {name}.py ", f" -m minisbert.cli.main {name} ")  # behind torchrun
+    style = argparse.RawDescriptionHelpFormatter
+    return OneLineParser(prog=prog, description=summary, epilog=rest, formatter_class=style)
 
 
 @dataclass(frozen=True)
 class Say:
-    """Tells the user something in a line that begins with the name of the command: `say = Say("encode.py")`, `say("done")`.
+    """Says a message in a line that begins with the name of the command: `say = Say("encode.py")`, `say("done")`.
 
-    Of several processes, started by torchrun, only the first one speaks, except for failures: they may be those of one process
-    alone, whose number is then named.
+    Of several processes, started by torchrun, only the first one speaks; what may concern one alone is said `everywhere`.
     """
 
     prog: str
-    write: Callable[[str], None] = (
-        write_line  # while a progress bar is shown: `dataclasses.replace(say, write=bar.write)`
-    )
+    write: Callable[[str], None] = write_line  # with a progress bar: `dataclasses.replace(say, write=bar.write)`
 
     def __call__(self, message: str, everywhere: bool = False) -> None:
-        """Say it; with `everywhere` in every process."""
+        """Say it; if nobody reads standard error any more, nothing happens."""
         rank = os.environ.get("RANK", "0")
-        if rank == "0":
-            self.write(f"{self.prog}: {message}")
-        elif everywhere:
-            self.write(f"{self.prog}: process {rank}: {message}")
+        if rank == "0" or everywhere:
+            with contextlib.suppress(OSError):
+                self.write(f"{self.prog}: {message}" if rank == "0" else f"{self.prog}: process {rank}: {message}")
 
 
 class Terminated(BaseException):
@@ -99,17 +88,12 @@ def exit_code_of(
 ) -> int:
     """Run a program: every failure is said in one line and has an exit code, every warning is said once.
 
-    SIGTERM raises `Terminated` in the program, as SIGINT raises KeyboardInterrupt. A program that does something else when a
-    signal arrives installs its own handlers at its start.
-
     Args:
-        program: returns an exit code, None = 0. It flushes standard output at its end, so that a failure shows here.
+        program: returns an exit code, None = 0. It flushes standard output at its end, so that a failure shows here. It may
+            handle signals itself; otherwise SIGTERM raises `Terminated` in it, as SIGINT raises KeyboardInterrupt.
         say: tells the user.
         output: the file or folder that the program writes; None = standard output.
         memory_advice: what to do when the memory is too small.
-
-    Returns:
-        The exit code.
     """
     signal.signal(signal.SIGTERM, _terminate)
     with warnings.catch_warnings():
@@ -122,7 +106,8 @@ def exit_code_of(
             return error.exit_code
         except OSError as error:
             if error.filename is None and output is None:
-                _drop_standard_output()
+                # What is still in the buffer goes nowhere, or Python would fail once more when it ends.
+                os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
                 if isinstance(error, BrokenPipeError):  # the reader, perhaps `head`, has seen enough
                     return 0
             say(f"{error.filename or output or 'standard output'}: {error.strerror or error}", everywhere=True)
@@ -156,11 +141,6 @@ def write_utf8(stream: TextIO) -> None:
     """Write UTF-8 whatever the locale says, as JSON must be; a terminal shows ? for what it does not know."""
     if isinstance(stream, io.TextIOWrapper):
         stream.reconfigure(encoding=None if stream.isatty() else "utf-8", errors="replace")
-
-
-def _drop_standard_output() -> None:
-    """Send what is still in the buffer of standard output to the null device, or Python fails once more when it ends."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def leave(exit_code: int) -> NoReturn:

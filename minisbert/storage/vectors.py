@@ -1,23 +1,22 @@
 """Write vectors to a file, block by block: .npy, .npz, .safetensors or .jsonl.
 
-Rows are appended to a temporary file beside the final one as they come, so memory does not grow with their number. At the end
-the file is completed, brought to the disk and renamed. Until then, what stood under the final name stays as it is. A header has
-the same length for every number of rows, so it can be written again at the end.
+Rows are appended to a temporary file beside the final one, so memory does not grow with their number. At the end the file is
+completed, brought to the disk and renamed; until then, what stood under the final name stays as it is. A journal says which
+blocks the temporary file holds. Both stay after an interruption, and a later run goes on after the last of these blocks. The
+result is the same to the byte, since every block holds the same rows either way.
 
-A journal says which blocks the temporary file holds. Both stay after an interruption, and a later run can go on after the last
-of these blocks. The result is the same to the byte, since every block holds the same rows either way.
+numpy is imported for types alone: a command line checks the name of its output before it loads anything large.
 """
-
-# numpy is imported for types alone: the command line checks the name of the output before it loads anything large.
 
 import contextlib
 import hashlib
+import itertools
 import json
 import os
 import shutil
 import sys
 import zipfile
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
@@ -74,40 +73,39 @@ class VectorFile:
         self._file = self._part.open("r+b" if self._part.exists() else "w+b")
         _lock(self._file, path)
 
-    def resume(self, run: Mapping[str, Any]) -> tuple[int, str]:
-        """Go on with an interrupted run.
+    def resume(self, run: dict[str, Any], texts: Iterator[str]) -> int:
+        """Go on with an interrupted run, if there is one.
 
         Args:
             run: what the vectors depend on (model, options); it must be what the interrupted run noted.
+            texts: of the whole file; those that are done are taken from it.
 
         Returns:
-            The number of rows that are done, 0 if there is nothing to resume, and the digest of their texts for `skip`.
+            The number of rows that are done.
 
         Raises:
-            InputError: the interrupted run was of another model or had other options.
+            InputError: the interrupted run had another model, other options or other texts.
         """
         journal = self._read_journal()
         if journal is None:
-            return 0, ""
-        if journal["run"] != dict(run):
+            return 0
+        if journal["run"] != run:
             raise InputError(
                 f"{self.path}: the interrupted run had another model, other options or another version of minisbert; "
                 "start anew without --resume"
             )
-        self.rows = journal["rows"]
+        self._digest(itertools.islice(texts, journal["rows"]))
+        if journal["texts"] != self._texts.hexdigest():
+            raise InputError(f"{self.path}: the input is not that of the interrupted run; start anew without --resume")
+        self.rows = int(journal["rows"])
         self._file.truncate(journal["bytes"])
         self._file.seek(journal["bytes"])
-        return self.rows, journal["texts"]
-
-    def skip(self, texts: Iterable[str]) -> str:
-        """Note texts whose vectors are in the file already; returns the digest of all texts so far."""
-        self._digest(texts)
-        return self._texts.hexdigest()
+        return self.rows
 
     def append(self, texts: Sequence[str], vectors: "npt.NDArray[np.float32]") -> None:
         """Add the vectors (n, D) of the next n texts."""
         if self.rows == 0:
-            self._start(vectors.shape[1])
+            self._begin()
         if self.form == ".jsonl":
             self._file.writelines(json_line(*row).encode() for row in zip(texts, vectors, strict=True))
         else:
@@ -115,31 +113,25 @@ class VectorFile:
         self._digest(texts)
         self.rows += len(texts)
 
-    def note(self, run: Mapping[str, Any]) -> None:
+    def note(self, run: dict[str, Any]) -> None:
         """Bring what was appended to the disk and note it in the journal."""
         flush_to_disk(self._file)
-        write_json(
-            self._journal,
-            {"rows": self.rows, "bytes": self._file.tell(), "texts": self._texts.hexdigest(), "run": dict(run)},
-        )
+        done = {"rows": self.rows, "bytes": self._file.tell(), "texts": self._texts.hexdigest()}
+        write_json(self._journal, {**done, "run": run})
 
     def finish(self, width: int) -> None:
-        """Complete the file and give it its name.
-
-        Args:
-            width: D, for a file without rows.
-        """
+        """Complete the file, of vectors with `width` columns, and give it its name."""
         if self.rows == 0:
-            self._start(width)
+            self._begin()
         self._file.seek(0)
-        self._file.write(self._header(width))  # the first one could not know the number of rows
+        self._file.write(_header(self.form, self.rows, width))  # at the start, the number of rows was not known
         flush_to_disk(self._file)
         if self.form == ".npz":
             self._pack_npz()  # before the file is closed, which gives up the lock
         self._file.close()
         if self.form != ".npz":
             self._part.replace(self.path)
-        self.discard()
+        self._discard()
 
     def close(self) -> int:
         """Stop before the end; returns the number of rows that can be resumed, of this run or an earlier one."""
@@ -147,12 +139,18 @@ class VectorFile:
             self._file.close()
         journal = self._read_journal()
         if journal is None:
-            self.discard()
+            self._discard()
             return 0
         return int(journal["rows"])
 
-    def discard(self) -> None:
-        """Remove the temporary file and the journal."""
+    def _begin(self) -> None:
+        """Remove what an interrupted run has left, and leave room for the header, whose length is always the same."""
+        self._journal.unlink(missing_ok=True)
+        self._file.seek(0)
+        self._file.truncate()
+        self._file.write(_header(self.form, 0, 0))
+
+    def _discard(self) -> None:
         self._part.unlink(missing_ok=True)
         self._journal.unlink(missing_ok=True)
 
@@ -164,18 +162,6 @@ class VectorFile:
             return journal if whole and {"texts", "run"} <= journal.keys() else None
         except (ModelError, OSError, KeyError, TypeError):
             return None
-
-    def _start(self, width: int) -> None:
-        """Begin the file, which may hold an interrupted run that is not resumed."""
-        self._journal.unlink(missing_ok=True)
-        self._file.seek(0)
-        self._file.truncate()
-        self._file.write(self._header(width))
-
-    def _header(self, width: int) -> bytes:
-        if self.form == ".jsonl":
-            return b""
-        return (_safetensors_header if self.form == ".safetensors" else _npy_header)(self.rows, width)
 
     def _pack_npz(self) -> None:
         entry = zipfile.ZipInfo(f"{TENSOR_NAME}.npy")  # its date is fixed, so that equal vectors make equal files
@@ -189,18 +175,16 @@ class VectorFile:
             self._texts.update(len(data).to_bytes(8, "little") + data)
 
 
-def _npy_header(rows: int, width: int) -> bytes:
-    """The start of a .npy file of float32 (rows, width), format 1.0 of numpy.lib.format."""
-    description = f"{{'descr': '<f4', 'fortran_order': False, 'shape': ({rows}, {width}), }}"
-    start = b"\x93NUMPY\x01\x00" + (HEADER_LENGTH - 10).to_bytes(2, "little")
-    return start + description.encode().ljust(HEADER_LENGTH - 11) + b"\n"
-
-
-def _safetensors_header(rows: int, width: int) -> bytes:
-    """The start of a .safetensors file of float32 (rows, width), filled up with spaces as the format allows."""
-    tensor = {"dtype": "F32", "shape": [rows, width], "data_offsets": [0, 4 * rows * width]}
-    header = json.dumps({TENSOR_NAME: tensor}, separators=(",", ":")).encode()
-    return (HEADER_LENGTH - 8).to_bytes(8, "little") + header.ljust(HEADER_LENGTH - 8)
+def _header(form: str, rows: int, width: int) -> bytes:
+    """The start of a file of float32 (rows, width): .npy format 1.0, or safetensors; both may be filled up with spaces."""
+    if form == ".jsonl":
+        return b""
+    if form == ".safetensors":
+        tensor = {"dtype": "F32", "shape": [rows, width], "data_offsets": [0, 4 * rows * width]}
+        text = json.dumps({TENSOR_NAME: tensor}, separators=(",", ":")).encode()
+        return (HEADER_LENGTH - 8).to_bytes(8, "little") + text.ljust(HEADER_LENGTH - 8)
+    text = f"{{'descr': '<f4', 'fortran_order': False, 'shape': ({rows}, {width}), }}".encode()
+    return b"\x93NUMPY\x01\x00" + (HEADER_LENGTH - 10).to_bytes(2, "little") + text.ljust(HEADER_LENGTH - 11) + b"\n"
 
 
 def _lock(file: BinaryIO, path: Path) -> None:

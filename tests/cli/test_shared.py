@@ -81,16 +81,16 @@ def test_of_several_processes_the_first_one_speaks_except_for_failures(run, monk
 
 
 def test_standard_error_that_nobody_reads_is_no_failure(monkeypatch):
-    def broken(*_, **__):
+    def broken(_):
         raise BrokenPipeError
 
-    monkeypatch.setattr("builtins.print", broken)
+    monkeypatch.setattr("sys.stderr.write", broken)
     Say("encode.py")("a note")
 
 
 def test_commands_in_the_help_are_those_of_the_user():
-    text = "Summary.\n\npython encode.py TEXT\ntorchrun --nproc-per-node 2 encode.py TEXT"
-    assert command_parser("encode.py", text, "encode.py").epilog == text.partition("\n\n")[2]
-    assert command_parser("minisbert encode", text, "encode.py").epilog == (
-        "minisbert encode TEXT\ntorchrun --nproc-per-node 2 -m minisbert.cli.main encode TEXT"
+    text = "Summary.\n\npython encode.py TEXT\ntorchrun --nproc-per-node 2 encode.py TEXT\npython -m minisbert.encode"
+    assert command_parser("encode.py", text).epilog == text.partition("\n\n")[2]
+    assert command_parser("minisbert encode", text).epilog == (
+        "minisbert encode TEXT\ntorchrun --nproc-per-node 2 -m minisbert.cli.main encode TEXT\nminisbert encode"
     )

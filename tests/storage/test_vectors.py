@@ -91,30 +91,30 @@ def test_a_closed_file_is_resumed_after_the_last_note(tmp_path, form):
     assert not path.exists()
 
     output = VectorFile(path)
-    done, digest = output.resume(RUN)
-    assert done == 2
-    assert output.skip(iter(TEXTS[:2])) == digest
-    output.append(TEXTS[2:], VECTORS[2:])
+    texts = iter(TEXTS)
+    assert output.resume(RUN, texts) == 2
+    output.append(list(texts), VECTORS[2:])
     output.finish(3)
     assert path.read_bytes() == whole.read_bytes()
 
 
-def test_other_texts_have_another_digest(tmp_path):
+def test_other_texts_are_not_mixed_in(tmp_path):
     write(tmp_path / "a.npy", (0, 2)).close()
     for texts in (["밥빵", ""], ["", "밥빵"], ["밥"], ["빵", "밥"]):
         output = VectorFile(tmp_path / "a.npy")
-        assert output.skip(texts) != output.resume(RUN)[1]
-        assert output.close()
+        with pytest.raises(InputError, match="the input is not that of the interrupted run"):
+            output.resume(RUN, iter(texts))
+        assert output.close() == 2
 
 
 def test_another_run_is_not_taken_up_and_not_thrown_away(tmp_path):
     write(tmp_path / "a.npy", (0, 2)).close()
     output = VectorFile(tmp_path / "a.npy")
     with pytest.raises(InputError, match="another model, other options or another version"):
-        output.resume({**RUN, "max_length": 64})
+        output.resume({**RUN, "max_length": 64}, iter(TEXTS))
     assert output.close() == 2
     output = VectorFile(tmp_path / "a.npy")
-    assert output.resume(RUN)[0] == 2
+    assert output.resume(RUN, iter(TEXTS)) == 2
     output.close()
 
 
@@ -123,7 +123,7 @@ def test_a_damaged_journal_is_none(tmp_path, journal):
     write(tmp_path / "a.npy", (0, 2)).close()
     (tmp_path / ".a.npy.journal").write_bytes(journal)
     output = VectorFile(tmp_path / "a.npy")
-    assert output.resume(RUN) == (0, "")
+    assert output.resume(RUN, iter(TEXTS)) == 0
     assert output.close() == 0
     output = VectorFile(tmp_path / "a.npy")
     output.append(TEXTS, VECTORS)
