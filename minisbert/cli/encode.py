@@ -31,7 +31,7 @@ from minisbert.text.rows import check_unicode, read_texts
 
 def build_parser(prog: str) -> argparse.ArgumentParser:
     """The command line."""
-    parser = command_parser(prog, __doc__)
+    parser = command_parser(prog, __doc__, "encode.py")
     parser.add_argument("texts", nargs="*", metavar="TEXT", help="texts to encode")
     add = parser.add_argument
     add(

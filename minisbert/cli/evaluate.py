@@ -22,7 +22,7 @@ MODULE = "python -m minisbert.evaluation"
 
 def build_parser(prog: str) -> argparse.ArgumentParser:
     """The command line."""
-    parser = command_parser(prog, __doc__)
+    parser = command_parser(prog, __doc__, "-m minisbert.evaluation")
     parser.add_argument("-m", "--model", required=True, metavar="SOURCE", help="a folder, or owner/name[@revision]")
     parser.add_argument("--data", required=True, type=Path, metavar="FILE", help="a KorSTS file, such as sts-test.tsv")
     parser.add_argument("--json", action="store_true", help="print JSON instead of a table, from -1 to 1")
@@ -46,12 +46,13 @@ def run(args: argparse.Namespace) -> None:
     model = minisbert.SentenceEncoder.from_pretrained(  # imported at this moment, see minisbert/__init__.py
         args.model, device=args.device, local_files_only=args.local_files_only
     )
-    result = EmbeddingSimilarityEvaluator(sentences1, sentences2, scores, show_progress_bar=None)(model)
+    evaluator = EmbeddingSimilarityEvaluator(sentences1, sentences2, scores, show_progress_bar=None)
+    result = evaluator(model)
     if args.json:
         print(json.dumps({name: None if math.isnan(number) else number for name, number in result.items()}))
     else:
         print(f"{'':10}{'Pearson':>10}{'Spearman':>10}")
         for function in FUNCTIONS:
-            numbers = (100 * result[f"{correlation}_{function}"] for correlation in ("pearson", "spearman"))
-            print(f"{function:10}" + "".join(f"{number:10.2f}" for number in numbers))
+            keys = (evaluator.columns[f"{function}_{correlation}"] for correlation in ("pearson", "spearman"))
+            print(f"{function:10}" + "".join(f"{100 * result[key]:10.2f}" for key in keys))
     sys.stdout.flush()  # here a failure can still be reported

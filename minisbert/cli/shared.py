@@ -4,7 +4,6 @@ import argparse
 import contextlib
 import io
 import os
-import re
 import signal
 import sys
 import warnings
@@ -44,16 +43,15 @@ class OneLineParser(argparse.ArgumentParser):
         self.exit(InputError.exit_code, f"{self.prog}: {message} (see --help)\n")
 
 
-def command_parser(prog: str, text: str | None) -> OneLineParser:
+def command_parser(prog: str, text: str | None, script: str = "") -> OneLineParser:
     """A parser whose help is `text`, the docstring of its module: a summary, an empty line, commands to copy.
 
-    Where `prog` is "minisbert encode" and not "encode.py", the commands are rewritten so.
+    They call "python {script}" and perhaps "torchrun ... {script}". If `prog` is "minisbert encode", they are rewritten so.
     """
     summary, _, rest = (text or "").partition("\n\n")
     command, _, name = prog.partition(" ")
-    if command == "minisbert" and name:
-        rest = re.sub(r"python (-m )?\S+", prog, rest)  # python encode.py, python -m minisbert.evaluation
-        rest = rest.replace(f" {name}.py ", f" -m minisbert.cli.main {name} ")  # behind torchrun
+    if script and command == "minisbert":
+        rest = rest.replace(f"python {script} ", f"{prog} ").replace(f" {script} ", f" -m minisbert.cli.main {name} ")
     style = argparse.RawDescriptionHelpFormatter
     return OneLineParser(prog=prog, description=summary, epilog=rest, formatter_class=style)
 

@@ -1,4 +1,4 @@
-"""Cold start: wall time and peak memory of encoding one sentence, by encode.py and by a two-line script of the peer, in turn.
+"""Cold start: wall time and peak memory of encoding one sentence, by encode.py and by start_peer.py, in turn.
 
 python -m tests.benchmarks.bench_start MODEL_FOLDER
 """
@@ -17,14 +17,11 @@ ROUNDS = 5
 
 def main() -> None:
     folder = sys.argv[1]
-    encode = Path(__file__).parents[2] / "encode.py"
-    theirs = (
-        "from sentence_transformers import SentenceTransformer\n"
-        f"print(SentenceTransformer({folder!r}, device='cpu').encode({SENTENCE!r}))"
-    )
+    here = Path(__file__).parent
+    encode = here.parents[1] / "encode.py"
     commands = {
         "encode.py": [sys.executable, str(encode), "-m", folder, SENTENCE],
-        "sentence-transformers": [sys.executable, "-c", theirs],
+        "sentence-transformers": [sys.executable, str(here / "start_peer.py"), folder, SENTENCE],
         "import torch": [sys.executable, "-c", "import torch"],
         "encode.py --help": [sys.executable, str(encode), "--help"],
     }

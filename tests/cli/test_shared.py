@@ -89,8 +89,8 @@ def test_standard_error_that_nobody_reads_is_no_failure(monkeypatch):
 
 
 def test_commands_in_the_help_are_those_of_the_user():
-    text = "Summary.\n\npython encode.py TEXT\ntorchrun --nproc-per-node 2 encode.py TEXT\npython -m minisbert.encode"
-    assert command_parser("encode.py", text).epilog == text.partition("\n\n")[2]
-    assert command_parser("minisbert encode", text).epilog == (
-        "minisbert encode TEXT\ntorchrun --nproc-per-node 2 -m minisbert.cli.main encode TEXT\nminisbert encode"
+    text = "Summary.\n\npython encode.py TEXT\ntorchrun --nproc-per-node 2 encode.py TEXT"
+    assert command_parser("encode.py", text, "encode.py").epilog == text.partition("\n\n")[2]
+    assert command_parser("minisbert encode", text, "encode.py").epilog == (
+        "minisbert encode TEXT\ntorchrun --nproc-per-node 2 -m minisbert.cli.main encode TEXT"
     )
