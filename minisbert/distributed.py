@@ -1,7 +1,7 @@
-"""Several processes, started by torchrun, that share one piece of work. Alone, all of this does nothing.
+"""Several processes, started by torchrun, that share one piece of work. With one process, all of this does nothing.
 
-In training each process takes its share of the rows of every batch, and the gradients are averaged before they are clipped;
-what a loss exchanges besides stands in losses.py.
+In training each process takes its share of the rows of every batch (examples.py), and the gradients are averaged before they
+are clipped. What the ranking loss exchanges in addition is in losses.py.
 """
 
 import contextlib
@@ -14,7 +14,6 @@ from torch import Tensor, nn
 
 from minisbert.devices import usable_device
 from minisbert.errors import InputError, ProcessError
-from minisbert.training.examples import Batch
 
 
 @contextlib.contextmanager
@@ -72,27 +71,6 @@ def share_of_rows(rows: int) -> slice:
     return slice(rank * rows // processes, (rank + 1) * rows // processes)
 
 
-def share_of_batch(batch: Batch) -> Batch:
-    """The rows of a batch that belong to this process: the same number for all, which in-batch negatives rely on.
-
-    A batch with labels that cannot be divided so, the last of an epoch perhaps, is computed by every process: the average
-    over the processes is then the same, provided that the loss looks at each row alone. A loss that compares rows needs
-    batches without labels.
-
-    Raises:
-        InputError: a batch without labels cannot be divided.
-    """
-    rows = len(batch.texts[0])
-    if rows % process_count() and batch.labels is not None:
-        return batch
-    if rows % process_count():
-        raise InputError(
-            f"a batch of {rows} examples cannot be divided among {process_count()} processes; choose another size"
-        )
-    share = share_of_rows(rows)
-    return Batch(tuple(column[share] for column in batch.texts), None if batch.labels is None else batch.labels[share])
-
-
 def check_agreement(value: object) -> None:
     """Check that all processes have the same value.
 
@@ -100,9 +78,9 @@ def check_agreement(value: object) -> None:
         InputError: they have not, in all processes.
     """
     if distributed.is_initialized():
-        said: list[object] = [None] * process_count()
-        distributed.all_gather_object(said, value)
-        if any(each != value for each in said):
+        values: list[object] = [None] * process_count()
+        distributed.all_gather_object(values, value)
+        if any(each != value for each in values):
             raise InputError("the processes of this run have different data or settings; give all of them the same")
 
 
@@ -132,10 +110,10 @@ def average_over_processes(model: nn.Module, loss: Tensor, tokens: int) -> tuple
     return loss.item(), tokens
 
 
-def said_by_main_process(value: float, device: torch.device) -> float:
-    """The value that the main process has; that of the others is not looked at."""
+def broadcast(value: float, device: torch.device) -> float:
+    """Give all processes the value of the main process."""
     if distributed.is_initialized():
-        said = torch.tensor([value], dtype=torch.float64, device=device)
-        distributed.broadcast(said, src=0)
-        return said.item()
+        sent = torch.tensor([value], dtype=torch.float64, device=device)
+        distributed.broadcast(sent, src=0)
+        return sent.item()
     return value

@@ -12,14 +12,14 @@ import time
 import urllib.error
 import urllib.request
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 from minisbert.errors import HubError, InputError
 from minisbert.files import flush_to_disk
 from minisbert.text.tables import BadRow
-from minisbert.training.examples import Example, nli_triplets, read_nli, sts_examples
+from minisbert.training.examples import Example, nli_triplets, read_nli
 
 REPOSITORY = "https://raw.githubusercontent.com/kakaobrain/kor-nlu-datasets"
 COMMIT = "0df0fe7d496eb61b092e022e238c2230b29f1cbc"
@@ -70,7 +70,7 @@ def find_kor_nlu(folder: Path) -> Path:
 
 
 def load_nli(folder: Path, seed: int, on_bad_row: BadRow | None) -> tuple[list[Example], list[Path]]:
-    """KorNLI triplets, and the files they come from; see `data.nli_triplets`.
+    """KorNLI triplets, and the files they come from; see `examples.nli_triplets`.
 
     Unless both large training files are there, the small development and test files of KorNLI are taken, with a warning:
     enough to try a recipe, not to reproduce a model.
@@ -95,13 +95,8 @@ def load_nli(folder: Path, seed: int, on_bad_row: BadRow | None) -> tuple[list[E
     return nli_triplets((pair for path in paths for pair in read_nli(path, on_bad_row)), seed), paths
 
 
-def load_sts(folder: Path, on_bad_row: BadRow | None) -> tuple[list[Example], list[Path]]:
-    """KorSTS training pairs, and the file they come from; arguments and errors as for `load_nli`."""
-    return sts_examples(folder / STS_TRAIN.path, on_bad_row), [folder / STS_TRAIN.path]
-
-
 def download(
-    files: tuple[CorpusFile, ...], folder: Path, on_bytes: Callable[[str, int, int], None], repository: str = REPOSITORY
+    files: Sequence[CorpusFile], folder: Path, on_bytes: Callable[[str, int, int], None], repository: str = REPOSITORY
 ) -> None:
     """Fetch what is not in `folder` yet.
 
@@ -127,14 +122,12 @@ def download(
                 break
             except urllib.error.HTTPError as error:
                 if error.code < 500 or attempt == ATTEMPTS:
-                    raise HubError(
-                        f"{file.path}: the server answers {error.code}; download it by hand, use --data"
-                    ) from None
+                    answer = f"the server answers {error.code}; download it by hand, use --data"
+                    raise HubError(f"{file.path}: {answer}") from None
             except BROKEN_CONNECTION:
                 if attempt == ATTEMPTS:
-                    raise HubError(
-                        f"{file.path}: cannot be downloaded; see to the network, or use --data DIR"
-                    ) from None
+                    advice = "cannot be downloaded; see to the network, or use --data DIR"
+                    raise HubError(f"{file.path}: {advice}") from None
             time.sleep(PAUSE * 2 ** (attempt - 1))
         if git_hash(part) != file.sha1:
             part.unlink()

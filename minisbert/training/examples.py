@@ -7,13 +7,16 @@ thinks otherwise swallows a third of KorNLI.
 All randomness comes from seeds: the same seed gives the same triplets and batches, whatever else the program draws.
 """
 
+import hashlib
+import itertools
 import math
 import random
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
+from minisbert.distributed import process_count, share_of_rows
 from minisbert.errors import InputError
 from minisbert.text.tables import BadRow, bad_row_goes_to, check_not_empty, number_between, read_table
 
@@ -33,7 +36,17 @@ class Batch(NamedTuple):
     """B examples, column by column."""
 
     texts: tuple[list[str], ...]  # columns of B texts
-    labels: list[float] | None  # None where the loss compares rows with each other, see `processes.share_of_batch`
+    labels: list[float] | None  # None where the loss compares rows with each other, see `share_of_batch`
+
+
+class Batches(Protocol):
+    """Something that can be iterated again and again, such as `ShuffledBatches`."""
+
+    def __len__(self) -> int:
+        """The number of batches of one iteration."""
+
+    def __iter__(self) -> Iterator[Batch]:
+        """The batches; the next iteration may bring others, but the same in every run."""
 
 
 def read_sts(path: Path, on_bad_row: BadRow | None = None) -> tuple[list[str], list[str], list[float]]:
@@ -46,16 +59,12 @@ def read_sts(path: Path, on_bad_row: BadRow | None = None) -> tuple[list[str], l
         InputError: a line lacks a column or a text, or its score is not a number from 0 to 5; the message gives file:line.
         OSError: the file cannot be read.
     """
-    sentences1: list[str] = []
-    sentences2: list[str] = []
-    scores: list[float] = []
+    rows: list[tuple[str, str, float]] = []
     for where, row in read_table(path, ("sentence1", "sentence2", "score"), on_bad_row):
         with bad_row_goes_to(on_bad_row):
             score = number_between(row["score"], 0.0, LARGEST_SCORE, where)
-            sentences1.append(row["sentence1"])
-            sentences2.append(row["sentence2"])
-            scores.append(score)
-    return sentences1, sentences2, scores
+            rows.append((row["sentence1"], row["sentence2"], score))
+    return [row[0] for row in rows], [row[1] for row in rows], [row[2] for row in rows]
 
 
 def read_nli(path: Path, on_bad_row: BadRow | None = None) -> list[tuple[str, str, str]]:
@@ -93,18 +102,16 @@ def read_examples(path: Path, on_bad_row: BadRow | None = None) -> list[Example]
         with bad_row_goes_to(on_bad_row):
             if "gold_label" in row:
                 raise InputError(f"{where}: a row of KorNLI; name the folder with --data and train by a recipe")
-            korsts = row.keys() >= {"sentence1", "sentence2", "score"}
-            if "score" in row and "label" in row and not korsts:
+            names = [name for name in row if name not in ("score", "label")]
+            if row.keys() >= {"sentence1", "sentence2", "score"}:
+                names = ["sentence1", "sentence2"]
+            elif "score" in row and "label" in row:
                 raise InputError(f"{where}: both a score and a label; leave out one of these columns")
             label = None
             if "score" in row:
                 label = number_between(row["score"], 0.0, LARGEST_SCORE, where) / LARGEST_SCORE
             elif "label" in row:
                 label = number_between(row["label"], -1.0, 1.0, where)
-            if korsts:
-                names = ["sentence1", "sentence2"]
-            else:
-                names = [name for name in row if name not in ("score", "label")]
             if not 2 <= len(names) <= 3:
                 raise InputError(
                     f"{where}: {len(names)} text columns; expected two (a pair) or three (with a wrong answer)"
@@ -118,8 +125,8 @@ def read_examples(path: Path, on_bad_row: BadRow | None = None) -> list[Example]
 
 def sts_examples(path: Path, on_bad_row: BadRow | None = None) -> list[Example]:
     """KorSTS pairs for `CosineSimilarityLoss`: the label is score / 5."""
-    columns = zip(*read_sts(path, on_bad_row), strict=True)
-    return [Example((first, second), score / LARGEST_SCORE) for first, second, score in columns]
+    rows = zip(*read_sts(path, on_bad_row), strict=True)
+    return [Example((first, second), score / LARGEST_SCORE) for first, second, score in rows]
 
 
 def nli_triplets(pairs: Iterable[tuple[str, str, str]], seed: int) -> list[Example]:
@@ -172,10 +179,11 @@ class ShuffledBatches:
 class NoDuplicatesBatches:
     """Batches in which no text occurs in two examples, for losses that take the texts of other examples for wrong answers.
 
-    The examples are shuffled once, and a pointer walks through them over all batches and iterations; at the end they are
-    shuffled again. An example one of whose texts is in the batch already (but for case and surrounding white space) is
-    passed over until the pointer comes round again. The walk is that of sentence-transformers' NoDuplicatesDataLoader: with
-    random.seed(seed) there and the same seed here, the batches are the same.
+    A text that is the right answer of one row and a wrong answer of another would teach nonsense. The examples are shuffled
+    once, and a pointer walks through them over all batches and iterations; at the end they are shuffled again. An example one
+    of whose texts is in the batch already (except for case and surrounding white space) is passed over until the pointer comes
+    round again. The walk is that of sentence-transformers' NoDuplicatesDataLoader: with random.seed(seed) there and the same
+    seed here, the batches are the same.
     """
 
     def __init__(self, examples: Sequence[Example], batch_size: int, seed: int) -> None:
@@ -222,3 +230,41 @@ def make_batch(examples: Sequence[Example]) -> Batch:
     columns = tuple(list(column) for column in zip(*(example.texts for example in examples), strict=True))
     labels = [example.label for example in examples if example.label is not None]
     return Batch(columns, labels if len(labels) == len(examples) else None)
+
+
+class BatchStream:
+    """The batches of an objective without end, one iteration after the other, with a digest of all that were taken."""
+
+    def __init__(self, batches: Batches) -> None:
+        self._batches = itertools.chain.from_iterable(itertools.repeat(batches))
+        self._taken = hashlib.sha256()
+
+    def take(self) -> Batch:
+        """The next batch."""
+        batch = next(self._batches)
+        self._taken.update(repr(batch).encode())
+        return batch
+
+    def digest(self) -> str:
+        """A hash of all batches taken so far: a resumed run, and every process of a run, must have the same."""
+        return self._taken.hexdigest()
+
+
+def share_of_batch(batch: Batch) -> Batch:
+    """The rows of a batch that belong to this process: the same number for all, which in-batch negatives rely on.
+
+    A batch with labels that cannot be divided so, perhaps the last of an epoch, is computed whole by every process: the average
+    is then the same, because a loss with labels looks at each row alone. One that compares rows needs batches without labels.
+
+    Raises:
+        InputError: a batch without labels cannot be divided.
+    """
+    rows = len(batch.texts[0])
+    processes, share = process_count(), share_of_rows(rows)
+    if rows % processes and batch.labels is not None:
+        return batch
+    if rows % processes:
+        raise InputError(
+            f"a batch of {rows} examples cannot be divided among {processes} processes; choose another size"
+        )
+    return Batch(tuple(column[share] for column in batch.texts), None if batch.labels is None else batch.labels[share])

@@ -30,40 +30,19 @@ from minisbert.text.tokenizer import Tokenizer, load_backend
 from minisbert.training import corpora
 from minisbert.training.examples import NLI_LABELS, Example, read_nli, sts_examples
 
-# For the model card.
-LICENCE = "cc-by-sa-4.0"
-DATA_AND_LICENCES = """## Data and Licences
-
-Trained from nothing, with a vocabulary of its own, on open Korean data: KorNLI (xnli.dev, xnli.test) and KorSTS (train; dev
-picked the best model) by Kakao Brain, KLUE-NLI (dev) by the KLUE team, ParaKQC and sae4k by Won Ik Cho et al., all under
-[CC BY-SA 4.0](https://creativecommons.org/licenses/by-sa/4.0/), and the question pairs of songys/Question_pair under the MIT
-licence. The model is shared under CC BY-SA 4.0 likewise. KorSTS test was used for the scores below alone.
-
-It is small, and it has seen little: good for trying things out, for texts like those above, and as a start for one's own
-pairs; the published models of full size are better by far (see Evaluation, and compare their cards)."""
+LICENCE = "cc-by-sa-4.0"  # model_card.md says why
 VOCABULARY_SIZE = 4000
+# fmt: off
 SHAPE = {
-    "hidden_size": 256,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 4,
-    "intermediate_size": 512,
-    "hidden_act": "gelu",
-    "max_position_embeddings": 130,
-    "type_vocab_size": 1,
-    "layer_norm_eps": 1e-5,
-    "hidden_dropout_prob": 0.1,
-    "attention_probs_dropout_prob": 0.1,
+    "hidden_size": 256, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 512, "hidden_act": "gelu",
+    "max_position_embeddings": 130, "type_vocab_size": 1, "layer_norm_eps": 1e-5,
+    "hidden_dropout_prob": 0.1, "attention_probs_dropout_prob": 0.1,
 }
 DEBERTA = {
-    "type_vocab_size": 0,
-    "relative_attention": True,
-    "position_buckets": 32,
-    "max_relative_positions": -1,
-    "pos_att_type": ["c2p", "p2c"],
-    "share_att_key": True,
-    "norm_rel_ebd": "layer_norm",
-    "position_biased_input": False,
+    "type_vocab_size": 0, "relative_attention": True, "position_buckets": 32, "max_relative_positions": -1,
+    "pos_att_type": ["c2p", "p2c"], "share_att_key": True, "norm_rel_ebd": "layer_norm", "position_biased_input": False,
 }
+# fmt: on
 MODEL_TYPES = {"bert": {}, "roberta": {}, "deberta-v2": DEBERTA}
 # Token embeddings start larger than all else, so that at first a text is the mean of its tokens, which compares well already.
 TOKEN_STD, OTHER_STD = 0.05, 0.02

@@ -12,16 +12,14 @@ import os
 import shutil
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from minisbert.evaluation import EmbeddingSimilarityEvaluator
 
 METRICS = "metrics.jsonl"
 EVALUATIONS = Path("eval")
 EVENTS = "tensorboard"
-EVALUATION_COLUMNS = tuple(
-    f"{function}_{correlation}"
-    for function in ("cosine", "euclidean", "manhattan", "dot")
-    for correlation in ("pearson", "spearman")
-)
 
 
 @dataclass(frozen=True)
@@ -36,18 +34,20 @@ class StepReport:
     gradient_norms: dict[str, float]  # by objective, before clipping
     tokens: int
     seconds: float
+    evaluation: dict[str, float] | None = None  # what the evaluator said after this step, in the main process
 
 
 class TrainingLog:
     """Appends to the files; without a folder, to nothing.
 
     Lines are written through at once, so that an interrupted run leaves whole lines; a resumed run cuts off those that
-    came after its checkpoint and writes the same ones again, but for the times.
+    came after its training state and writes the same ones again, except for the times.
     """
 
-    def __init__(self, folder: Path | None, evaluator_name: str = "") -> None:
+    def __init__(self, folder: Path | None, evaluator: "EmbeddingSimilarityEvaluator | None" = None) -> None:
         self._folder = folder
-        infix = f"_{evaluator_name}" if evaluator_name else ""
+        self._columns = {} if evaluator is None else evaluator.columns
+        infix = f"_{evaluator.name}" if evaluator is not None and evaluator.name else ""
         self._files = (Path(METRICS), EVALUATIONS / f"similarity_evaluation{infix}_results.csv")
         self._events: Any = None
 
@@ -75,7 +75,9 @@ class TrainingLog:
 
     def step(self, report: StepReport) -> None:
         """Note a step."""
-        self._append_metrics(asdict(report))
+        entry = asdict(report)
+        del entry["evaluation"]  # has a line of its own
+        self._append_metrics(entry)
         for name, loss in report.losses.items():
             self._append_events(
                 report.step, {f"loss/{name}": loss, f"gradient norm/{name}": report.gradient_norms[name]}
@@ -89,7 +91,7 @@ class TrainingLog:
             epoch: from 0.
             step_in_epoch: -1 at the end of an epoch, as in sentence-transformers.
             step: steps done.
-            result: the eight numbers, "{name}_{correlation}_{function}".
+            result: the numbers of the evaluator.
         """
         # JSON has no NaN, which is the correlation with a constant.
         numbers = {name: None if math.isnan(value) else value for name, value in result.items()}
@@ -101,10 +103,8 @@ class TrainingLog:
             with path.open("a", encoding="utf-8", newline="") as file:
                 writer = csv.writer(file)
                 if path.stat().st_size == 0:
-                    writer.writerow(["epoch", "steps", *EVALUATION_COLUMNS])
-                # "dev_spearman_cosine" goes into the column "cosine_spearman".
-                values = {"_".join(name.split("_")[-2:][::-1]): value for name, value in result.items()}
-                writer.writerow([epoch, step_in_epoch, *(values.get(column, "") for column in EVALUATION_COLUMNS)])
+                    writer.writerow(["epoch", "steps", *self._columns])
+                writer.writerow([epoch, step_in_epoch, *(result[key] for key in self._columns.values())])
 
     def close(self) -> None:
         """Write out what the event file has not yet."""

@@ -1,7 +1,8 @@
 """What training makes small: the three losses of the published Korean sentence-embedding models.
 
 A batch has columns of B texts each; a loss gets the sentence embeddings of every column, (B, D) each, and the labels.
-Checked against sentence-transformers 6.2.0 (values and gradients in float64). Axis letters: see layers.py.
+All of them look at cosines: what a text says is in the direction of its vector, not in its length. Checked against
+sentence-transformers 6.2.0 (values and gradients in float64). Axis letters: see layers.py.
 """
 
 from collections.abc import Sequence
@@ -13,12 +14,23 @@ import torch.distributed as distributed
 import torch.nn.functional as F
 from torch import Tensor
 
+from minisbert.training.examples import Batches
+
 
 class Loss(Protocol):
     """A function of the sentence embeddings of each text column, (B, D), and of the labels, (B,) or None."""
 
     def __call__(self, embeddings: Sequence[Tensor], labels: Tensor | None) -> Tensor:
         """The loss, a scalar."""
+
+
+@dataclass(frozen=True)
+class Objective:
+    """A loss and the batches it is computed on."""
+
+    batches: Batches
+    loss: Loss
+    name: str = "train"
 
 
 @dataclass(frozen=True)
@@ -30,8 +42,15 @@ class MultipleNegativesRankingLoss:
 
         loss = mean over rows i of  -log( exp(scale · cos(anchor_i, positive_i)) / sum_c exp(scale · cos(anchor_i, c)) )
 
-    so the positives of other rows are negatives for row i: no text may occur twice in a batch. With several processes the
-    candidates of all of them are gathered, and the gradient flows back to where they came from.
+    The texts of other rows are wrong answers that cost nothing: two rows drawn at random almost never mean the same, so nobody
+    has to label them, and their embeddings are computed anyway. A batch of 64 gives every anchor 63 of them. This only holds
+    if no text occurs twice in a batch, see `examples.NoDuplicatesBatches`.
+
+    Why scale 20: cosines lie between -1 and 1, so without it the right answer among 64 could have at most
+    exp(1) / (exp(1) + 63 exp(-1)), a tenth of the probability, however good the model. Scale 20 (a temperature of 1/20 = 0.05)
+    widens the range to -20 ... 20, where one candidate can take nearly all of it.
+
+    With several processes the candidates of all of them are gathered, and the gradient flows back to where they came from.
     """
 
     scale: float = 20.0

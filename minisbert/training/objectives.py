@@ -2,20 +2,46 @@
 
 import os
 import warnings
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch.distributed as distributed
 
 from minisbert.errors import InputError
 from minisbert.evaluation import EmbeddingSimilarityEvaluator
+from minisbert.progress import progress_bar
 from minisbert.text.tables import BadRow
-from minisbert.training import corpora
-from minisbert.training import ko_mini as mini
-from minisbert.training.examples import Example, NoDuplicatesBatches, ShuffledBatches, read_examples, read_sts
-from minisbert.training.loop import Batches, Objective
-from minisbert.training.losses import CosineSimilarityLoss, Loss, MatryoshkaLoss, MultipleNegativesRankingLoss
-from minisbert.training.model_card import TrainingSet
+from minisbert.training import corpora, ko_mini
+from minisbert.training.examples import (
+    Batches,
+    Example,
+    NoDuplicatesBatches,
+    ShuffledBatches,
+    read_examples,
+    read_sts,
+    sts_examples,
+)
+from minisbert.training.losses import (
+    CosineSimilarityLoss,
+    Loss,
+    MatryoshkaLoss,
+    MultipleNegativesRankingLoss,
+    Objective,
+)
 from minisbert.training.recipes import Recipe
+
+
+@dataclass(frozen=True)
+class TrainingSet:
+    """What the model card says about the data of one objective."""
+
+    name: str
+    paths: tuple[Path, ...]
+    examples: tuple[Example, ...]  # the first hundred, for statistics and samples
+    size: int
+    loss: Loss
+    batch_size: int
+
 
 ExamplesByTask = dict[str, tuple[list[Example], list[Path]]]  # with the files that they come from
 
@@ -28,7 +54,7 @@ def load_data(
     test: Path | None,
     skip_bad: bool,
     download_to: Path,
-    show_progress_bar: bool,
+    show_progress_bar: bool | None,
 ) -> tuple[ExamplesByTask, EmbeddingSimilarityEvaluator | None, EmbeddingSimilarityEvaluator | None]:
     """Read what a recipe is trained and measured on.
 
@@ -38,9 +64,9 @@ def load_data(
         folder: with the corpora of the other tasks; None = download them.
         dev: scored pairs to pick the best model by; None = those of KorSTS, or none for data of your own.
         test: scored pairs for the final score; None likewise.
-        skip_bad: leave bad rows out and warn of them, instead of raising (but not in the data of `mini`, which are fixed).
+        skip_bad: leave bad rows out and warn of them, instead of raising (except in the data of ko_mini.py, which are fixed).
         download_to: folder for what is downloaded.
-        show_progress_bar: while it is downloaded.
+        show_progress_bar: during a download; None = on a terminal.
 
     Returns:
         The examples, and the evaluators for development and for the test.
@@ -57,40 +83,33 @@ def load_data(
             raise InputError(f"{error}; correct it, or pass --skip-bad to leave such rows out")
         bad_rows.append(error)
 
-    examples: ExamplesByTask
     try:
         if own is not None:
             examples = {"own": (read_examples(own, on_bad_row), [own])}
         else:
-            if folder is not None:
-                kor_nlu = corpora.find_kor_nlu(folder)
-            elif recipe.model_type is None:
-                kor_nlu = _download(recipe, download_to, show_progress_bar)
-            else:
-                raise InputError(
-                    f"the recipe {recipe.name} needs --data DIR with the folders named in minisbert/mini.py"
-                )
+            kor_nlu = _find_or_download(recipe, folder, download_to, show_progress_bar)
             dev, test = dev or kor_nlu / corpora.STS_DEV.path, test or kor_nlu / corpora.STS_TEST.path
-            examples = {}
-            for task in recipe.tasks:
-                if recipe.model_type is not None and folder is not None:
-                    examples[task.data] = mini.load_examples(folder, task.data, recipe.seed)
-                elif task.data == "nli":
-                    examples["nli"] = corpora.load_nli(kor_nlu, recipe.seed, on_bad_row)
-                elif task.data == "sts":
-                    examples["sts"] = corpora.load_sts(kor_nlu, on_bad_row)
+            examples = {task.data: _read_task(recipe, task.data, folder, kor_nlu, on_bad_row) for task in recipe.tasks}
         return examples, _evaluator(dev, on_bad_row), _evaluator(test, on_bad_row)
     finally:  # before an error, too: bad rows may be why too few are left
         if bad_rows:
             warnings.warn(f"{len(bad_rows)} bad rows left out, the first: {bad_rows[0]}", stacklevel=2)
 
 
-def build_objectives(recipe: Recipe, examples: ExamplesByTask) -> tuple[list[Objective], list[TrainingSet]]:
-    """Batches and a loss for every task, and what the model card says about them.
+def _read_task(
+    recipe: Recipe, data: str, folder: Path | None, kor_nlu: Path, on_bad_row: BadRow
+) -> tuple[list[Example], list[Path]]:
+    """The examples of one task, and the files they come from."""
+    if recipe.model_type is not None and folder is not None:
+        return ko_mini.load_examples(folder, data, recipe.plan.seed)
+    if data == "nli":
+        return corpora.load_nli(kor_nlu, recipe.plan.seed, on_bad_row)
+    path = kor_nlu / corpora.STS_TRAIN.path
+    return sts_examples(path, on_bad_row), [path]
 
-    Args:
-        recipe: names the losses and batch sizes.
-        examples: as from `load_data`.
+
+def build_objectives(recipe: Recipe, examples: ExamplesByTask) -> tuple[list[Objective], list[TrainingSet]]:
+    """Batches and a loss for every task of a recipe, and what the model card says about the examples from `load_data`.
 
     Raises:
         InputError: the examples of a task do not suit its loss, or do not fill a batch.
@@ -105,7 +124,7 @@ def build_objectives(recipe: Recipe, examples: ExamplesByTask) -> tuple[list[Obj
                 raise InputError(
                     f"{paths[0]}: --loss cosine needs pairs with a column score (0 to 5) or label (-1 to 1)"
                 )
-            loss, batches = CosineSimilarityLoss(), ShuffledBatches(rows, task.batch_size, recipe.seed)
+            loss, batches = CosineSimilarityLoss(), ShuffledBatches(rows, task.batch_size, recipe.plan.seed)
         else:
             if any(row.label not in (None, 1.0) for row in rows):
                 raise InputError(
@@ -115,7 +134,7 @@ def build_objectives(recipe: Recipe, examples: ExamplesByTask) -> tuple[list[Obj
             rows = [Example(row.texts) for row in rows]  # no labels: the loss compares rows, see `share_of_batch`
             if task.batch_size == 1 and any(len(row.texts) == 2 for row in rows):
                 raise InputError("--batch-size 1: with mnrl a row's wrong answers are the other rows of its batch")
-            loss, batches = MultipleNegativesRankingLoss(), NoDuplicatesBatches(rows, task.batch_size, recipe.seed)
+            loss, batches = MultipleNegativesRankingLoss(), NoDuplicatesBatches(rows, task.batch_size, recipe.plan.seed)
         if len(batches) == 0:
             raise InputError(
                 f"{paths[0]}: {len(rows)} examples do not fill one batch of {task.batch_size}; lower the batch size"
@@ -137,23 +156,20 @@ def _evaluator(path: Path | None, on_bad_row: BadRow) -> EmbeddingSimilarityEval
     return EmbeddingSimilarityEvaluator(sentences1, sentences2, scores, path.stem)
 
 
-def _download(recipe: Recipe, folder: Path, show_progress_bar: bool) -> Path:
-    """Fetch what the recipe needs of kor-nlu-datasets, once; returns the folder."""
-    from huggingface_hub.utils import tqdm  # imported here because it takes long
-
+def _find_or_download(recipe: Recipe, folder: Path | None, download_to: Path, show: bool | None) -> Path:
+    """The folder with the corpora that a recipe needs; without `folder` they are downloaded, once."""
+    if folder is not None:
+        return corpora.find_kor_nlu(folder)
+    if recipe.model_type is not None:
+        raise InputError(
+            f"the recipe {recipe.name} needs --data DIR with the folders named in minisbert/training/ko_mini.py"
+        )
     files = [corpora.STS_TRAIN, corpora.STS_DEV, corpora.STS_TEST]
     if any(task.data == "nli" for task in recipe.tasks):
         files += corpora.NLI_TRAIN
     if os.environ.get("LOCAL_RANK", "0") == "0":  # one process on every machine; the others wait
-        with tqdm(unit="B", unit_scale=True, disable=not show_progress_bar, leave=False) as bar:
-
-            def show(path: str, have: int, length: int) -> None:
-                bar.set_description(path)
-                bar.total = length or None
-                bar.n = have
-                bar.refresh()
-
-            corpora.download(tuple(files), folder, show)
+        with progress_bar(None, show, unit="B") as bar:
+            corpora.download(files, download_to, lambda path, have, size: bar.move_to(have, size, before=path))
     if distributed.is_initialized():
         distributed.barrier()
-    return folder
+    return download_to

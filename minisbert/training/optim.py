@@ -1,5 +1,8 @@
 """How parameters move: AdamW in two variants, what it decays, and the learning rate as a function of the step.
 
+AdamW keeps, for every parameter, a running mean m of its gradients and v of their squares (its moments), and moves it by about
+lr · m / sqrt(v): the rate says how far, the gradients only say whether they agree about the direction.
+
 Papers: Loshchilov & Hutter 2019, "Decoupled Weight Decay Regularization", algorithm 2; Kingma & Ba 2015, "Adam".
 """
 
@@ -9,15 +12,21 @@ from typing import Any
 import torch
 from torch import nn
 
-from minisbert.errors import InputError
+from minisbert.training.plan import Plan
 
 
 def warmup_linear(step: int, warmup_steps: int, total_steps: int) -> float:
     """The factor of the learning rate: up in a line, then down in a line ("WarmupLinear").
 
+    AdamW divides a gradient by its usual size, which it does not know yet in the first steps, so early moves are large and
+    nearly random; the way up keeps them small. The way down lets the parameters come to rest. The factor counts the
+    updates that are done, and before the first update that is 0: it moves nothing, it only fills the moments. With a
+    warm-up of 2 in 6 steps and a largest rate of 2e-5, the first three rates are 2e-5 · 0/2 = 0, 2e-5 · 1/2 = 1e-5 and
+    2e-5 · 4/4 = 2e-5.
+
     Args:
-        step: 0 to total_steps - 1. Step 0 has factor 0 if there is a warm-up: the first update moves nothing.
-        warmup_steps: the number of steps on the way up.
+        step: 0 to total_steps - 1.
+        warmup_steps: the number of steps on the way up; 0 = the first step has the largest rate.
         total_steps: the number of all steps.
 
     Returns:
@@ -32,8 +41,12 @@ def warmup_linear(step: int, warmup_steps: int, total_steps: int) -> float:
 
 
 def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
-    """Two groups for AdamW: all weights decay, embeddings too, but not biases and not the parameters of LayerNorm."""
-    spared = {
+    """Two groups for AdamW: all weights decay, embeddings too, but not biases and not the parameters of LayerNorm.
+
+    Decay pulls a parameter to 0, which keeps weights, the factors of long sums, from growing without need. A bias only shifts
+    and needs no such pull. The weight of a LayerNorm belongs near 1; pulled to 0 it would fade out the whole layer.
+    """
+    no_decay = {
         id(parameter)
         for module in model.modules()
         for name, parameter in module.named_parameters(recurse=False)
@@ -42,10 +55,10 @@ def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, An
     parameters = list(model.parameters())
     return [
         {
-            "params": [parameter for parameter in parameters if id(parameter) not in spared],
+            "params": [parameter for parameter in parameters if id(parameter) not in no_decay],
             "weight_decay": weight_decay,
         },
-        {"params": [parameter for parameter in parameters if id(parameter) in spared], "weight_decay": 0.0},
+        {"params": [parameter for parameter in parameters if id(parameter) in no_decay], "weight_decay": 0.0},
     ]
 
 
@@ -82,25 +95,13 @@ class OriginalAdamW(torch.optim.AdamW):
                 parameter.mul_(factor)
 
 
-def build_optimizer(
-    model: nn.Module, name: str, learning_rate: float, eps: float, weight_decay: float
-) -> torch.optim.Optimizer:
-    """An optimizer over all parameters of `model`.
+def build_optimizer(model: nn.Module, plan: Plan) -> torch.optim.Optimizer:
+    """An optimizer over all parameters of `model`, which is on its final device: `plan.optimizer` says which.
 
-    Args:
-        model: on its final device.
-        name: "adamw" (torch) or "original-adamw" (`OriginalAdamW`).
-        learning_rate: the largest, before the schedule.
-        eps: usually 1e-8 for the first, 1e-6 for the second.
-        weight_decay: see `parameter_groups`.
-
-    Raises:
-        InputError: there is no optimizer of this name.
+    "adamw" is that of torch, usually with an epsilon of 1e-8; "original-adamw" is `OriginalAdamW`, usually with 1e-6.
     """
-    if name not in ("adamw", "original-adamw"):
-        raise InputError(f"optimizer must be adamw or original-adamw, found {name!r}")
-    groups = parameter_groups(model, weight_decay)
-    if name == "original-adamw":
-        return OriginalAdamW(groups, lr=learning_rate, eps=eps)
+    groups = parameter_groups(model, plan.weight_decay)
+    if plan.optimizer == "original-adamw":
+        return OriginalAdamW(groups, lr=plan.learning_rate, eps=plan.eps)
     # The fused kernel reads and writes every parameter once.
-    return torch.optim.AdamW(groups, lr=learning_rate, eps=eps, fused=True)
+    return torch.optim.AdamW(groups, lr=plan.learning_rate, eps=plan.eps, fused=True)

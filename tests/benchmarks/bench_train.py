@@ -91,20 +91,15 @@ def run_side(args: argparse.Namespace) -> None:
 
 def steps_of_ours(folder: Path, batches: list[tuple[list[str], ...]], args: argparse.Namespace) -> list[float]:
     """Seconds of each step of `fit`."""
-    import torch
-
     from minisbert import SentenceEncoder
-    from minisbert.training.examples import Batch
-    from minisbert.training.loop import Objective, fit
-    from minisbert.training.losses import MultipleNegativesRankingLoss
+    from minisbert.training import Batch, MultipleNegativesRankingLoss, Objective, Plan, fit
 
     model = SentenceEncoder.from_pretrained(folder, device=args.device)
     seconds: list[float] = []
     fit(
         model,
         [Objective([Batch(texts, None) for texts in batches], MultipleNegativesRankingLoss())],
-        epochs=1,
-        autocast=torch.bfloat16 if "bfloat16" in args.side else None,
+        Plan(epochs=1, autocast="bfloat16" if "bfloat16" in args.side else "float32"),
         on_step=lambda report: seconds.append(report.seconds),
     )
     return seconds

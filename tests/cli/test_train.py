@@ -8,14 +8,15 @@ import os
 import signal
 import sys
 import unicodedata
+from types import SimpleNamespace
 
 import pytest
 import torch
 
 from minisbert import SentenceEncoder
-from minisbert.cli import train
+from minisbert.cli import train, training_run
 from minisbert.training import corpora
-from minisbert.training import loop as training
+from minisbert.training import step as training_step
 from minisbert.training.recipes import RECIPES
 from tests.tiny import SENTENCES, WORDS, tiny_folder
 
@@ -59,7 +60,7 @@ def place(tmp_path_factory):
 def run(place, tmp_path, monkeypatch, capsys):
     """Runs train.py in an empty folder; returns exit code, standard output and the lines of standard error."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(train, "DATA_CACHE", tmp_path / "cache")
+    monkeypatch.setattr(training_run, "weights_folder", lambda: tmp_path)
     handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
 
     def run(*arguments):
@@ -104,11 +105,11 @@ def fitted(monkeypatch):
     """Notes what `fit` is called with, and does not train."""
     calls = []
 
-    def fit(model, objectives, epochs, **options):
-        calls.append({"model": model, "objectives": objectives, "epochs": epochs, **options})
-        model.save_pretrained(options["output"])
+    def fit(model, objectives, plan, output, evaluator, resume, on_step, should_stop):
+        calls.append(SimpleNamespace(**locals()))
+        model.save_pretrained(output)
 
-    monkeypatch.setattr(training, "fit", fit)
+    monkeypatch.setattr(training_run, "fit", fit)
     return calls
 
 
@@ -149,7 +150,7 @@ def test_a_recipe_from_data_to_model_card(recipe, place):
             {"data": "sts", "loss": "cosine", "batch_size": 4},
         ],
         "epochs": 2,
-        "warmup": 1,
+        "warmup_steps": 1,
         "seed": 5,
         "learning_rate": 1e-3,
     }
@@ -177,15 +178,16 @@ def test_recipes_reach_the_loop(recipe, fitted, name):
     assert code == 0, err
     (call,) = fitted
     row = RECIPES[name]
-    assert call["epochs"] == row.epochs
-    assert [objective.name for objective in call["objectives"]] == [task.data for task in row.tasks]
-    assert (call["learning_rate"], call["weight_decay"], call["max_grad_norm"]) == (2e-5, 0.01, 1.0)
-    assert (call["optimizer"], call["eps"], call["seed"]) == (row.optimizer, row.eps, row.seed)
-    assert hasattr(call["objectives"][0].loss, "dims") == bool(dims)
-    steps = min(len(objective.batches) for objective in call["objectives"]) * row.epochs
-    assert call["warmup_steps"] == (row.warmup if isinstance(row.warmup, int) else -(-steps // 10))
-    assert call["evaluator"].name == "sts-dev"
-    assert len(call["evaluator"].scores) == 12
+    assert call.plan == row.plan
+    assert [objective.name for objective in call.objectives] == [task.data for task in row.tasks]
+    assert (call.plan.learning_rate, call.plan.weight_decay, call.plan.max_grad_norm) == (2e-5, 0.01, 1.0)
+    assert (call.plan.evaluation_steps, call.plan.checkpoint_steps) == (1000, 500)
+    assert hasattr(call.objectives[0].loss, "dims") == bool(dims)
+    schedule = call.plan.schedule([len(objective.batches) for objective in call.objectives])
+    tenth = -(-schedule.total_steps // 10)
+    assert schedule.warmup_steps == (row.plan.warmup_steps or tenth)
+    assert call.evaluator.name == "sts-dev"
+    assert len(call.evaluator.scores) == 12
 
 
 def test_warm_up_is_rounded_up(own, fitted):
@@ -194,7 +196,7 @@ def test_warm_up_is_rounded_up(own, fitted):
     own("--overwrite", "--warmup-ratio", 0.7)
     own("--overwrite", "--warmup-ratio", 0)
     own("--overwrite", "--warmup-steps", 2)
-    assert [call["warmup_steps"] for call in fitted] == [1, 3, 0, 2]
+    assert [call.plan.schedule([3]).warmup_steps for call in fitted] == [1, 3, 0, 2]
 
 
 def test_flags_reach_the_loop(own, fitted):
@@ -210,22 +212,21 @@ def test_flags_reach_the_loop(own, fitted):
         "max_steps": 2,
         "seed": 9,
         "checkpoint_steps": 4,
-        "autocast": torch.bfloat16,
+        "autocast": "bfloat16",
         "recompute_activations": True,
-        "resume": False,
-        "evaluator": None,
     }
-    assert {name: call[name] for name in expected} == expected
-    assert call["model"].max_seq_length == 20
-    assert call["model"].device.type == "cpu"
-    assert call["output"].name == "out"
+    assert {name: getattr(call.plan, name) for name in expected} == expected
+    assert (call.resume, call.evaluator) == (False, None)
+    assert call.model.max_seq_length == 20
+    assert call.model.device.type == "cpu"
+    assert call.output.name == "out"
 
 
 def test_own_data_keep_the_length_of_the_base(own, fitted, place, tmp_path):
     model = SentenceEncoder.from_pretrained(place / "base", device="cpu", max_seq_length=16)
     model.save_pretrained(tmp_path / "short")
     own("-m", tmp_path / "short")
-    assert fitted[0]["model"].max_seq_length == 16
+    assert fitted[0].model.max_seq_length == 16
 
 
 def test_own_pairs_with_dev_and_test(own, place):
@@ -267,7 +268,7 @@ def test_an_interrupted_run_leaves_the_same_log_and_model(own):
         expected = file.read()
     with open("out/metrics.jsonl", encoding="utf-8") as file:
         log = [json.loads(line) for line in file]
-    # The last checkpoint is of step 8; the ninth step is taken again.
+    # The last training state is of step 8; the ninth step is taken again.
     assert own(*flags, "--resume")[0] == 0
     with open("out/model.safetensors", "rb") as file:
         assert file.read() == expected
@@ -394,7 +395,7 @@ def test_failures(own, place, arguments, code, expected):
 
 
 def test_values_that_are_not_finite(own, place, monkeypatch):
-    monkeypatch.setattr(training.nn.utils, "clip_grad_norm_", lambda *_: float("inf"))
+    monkeypatch.setattr(training_step.nn.utils, "clip_grad_norm_", lambda *_: float("inf"))
     code, _, err = own()
     assert (code, len(err)) == (6, 1)
     assert err[0].startswith("train.py: step 1, objective own: loss ")
@@ -427,14 +428,14 @@ def test_out_of_memory_is_one_line(own, monkeypatch):
     def no_memory(*_, **__):
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB")
 
-    monkeypatch.setattr(training, "embed_columns", no_memory)
+    monkeypatch.setattr(training_step, "embed_columns", no_memory)
     expected = "train.py: out of memory; lower the batch size or --max-length, or pass --recompute"
     assert own()[::2] == (2, [expected])
 
 
 def test_emulated_bfloat16_is_told(own, monkeypatch):
     for emulated in (True, False):
-        monkeypatch.setattr("minisbert.models.fast.EMULATES_BFLOAT16", emulated)
+        monkeypatch.setattr(training_run, "EMULATES_BFLOAT16", emulated)
         _, _, err = own("--dtype", "bfloat16", "--max-steps", 1, "--overwrite")
         assert ("no bfloat16 instructions" in err[0]) == emulated
 

@@ -15,6 +15,7 @@ import shutil
 import signal
 import time
 import warnings
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -23,15 +24,15 @@ import torch.distributed as distributed
 from torch import nn
 
 from minisbert import SentenceEncoder, files
-from minisbert.cli import train
+from minisbert.cli import train, training_run
+from minisbert.cli.shared import Say
 from minisbert.errors import FILE_SYSTEM_EXIT_CODE, InputError, ModelError, NonFiniteError
 from minisbert.evaluation import EmbeddingSimilarityEvaluator
-from minisbert.training import checkpoints as training_state
-from minisbert.training import objectives as training_data
-from minisbert.training.checkpoints import list_checkpoints, load_state, verify
 from minisbert.training.examples import Example, NoDuplicatesBatches, ShuffledBatches
-from minisbert.training.loop import Objective, fit
-from minisbert.training.losses import CosineSimilarityLoss, MultipleNegativesRankingLoss
+from minisbert.training.loop import fit
+from minisbert.training.losses import CosineSimilarityLoss, MultipleNegativesRankingLoss, Objective
+from minisbert.training.plan import Plan
+from minisbert.training.training_state import list_states, load_state, save_state, verify
 from tests.tiny import tiny_folder, tiny_model
 from tests.training.training_case import NO_DROPOUT, PAIRS, TRIPLETS, fixed_batches
 
@@ -53,11 +54,13 @@ def objectives(seed=7):
     ]
 
 
-def run(output, seed=7, **options):
-    """Four epochs of three steps with dropout, evaluated and checkpointed often; returns the trained model."""
+PLAN = Plan(4, learning_rate=1e-3, warmup_steps=2, seed=7, checkpoint_steps=2, evaluation_steps=2)
+
+
+def run(output, plan=PLAN, evaluator=EVALUATOR, **options):
+    """Four epochs of three steps with dropout, evaluated and saved often; returns the trained model."""
     model = tiny_model()
-    defaults = {"epochs": 4, "learning_rate": 1e-3, "warmup_steps": 2, "seed": seed, "evaluator": EVALUATOR}
-    fit(model, objectives(seed), output=output, **{**defaults, "checkpoint_steps": 2, "evaluation_steps": 2, **options})
+    fit(model, objectives(plan.seed), plan, output, evaluator, **options)
     return model
 
 
@@ -69,7 +72,7 @@ def metrics(folder):
 
 def results(folder):
     """All that a run leaves: the last weights, the best model, its log and its table of evaluations."""
-    last = list_checkpoints(folder / "checkpoints")[0]
+    last = list_states(folder / "checkpoints")[0]
     state = json.loads((last / "state.json").read_text(encoding="utf-8"))
     del state["log"]  # how long the log is depends on its times
     table = folder / "eval" / "similarity_evaluation_dev_results.csv"
@@ -138,7 +141,7 @@ def test_T1_killed_at_random_moments_then_resumed(tmp_path, uninterrupted):
         killed += 1
         unfinished = [*folder.glob("checkpoints/.part"), *tmp_path.glob(".*.part")]
         in_save += any(path.stat().st_mtime > begin for path in unfinished)
-        found = list_checkpoints(folder / "checkpoints")
+        found = list_states(folder / "checkpoints")
         steps.append(int(found[0].name[-8:]) if found else 0)
         if found:
             verify(found[0])
@@ -174,9 +177,8 @@ def test_T2_stops_before_a_step_that_is_not_finite(what, tmp_path, monkeypatch):
         fit(
             model,
             each,
-            epochs=4,
-            output=tmp_path,
-            checkpoint_steps=2,
+            Plan(4, checkpoint_steps=2),
+            tmp_path,
             on_step=lambda _: moved.append([parameter.detach().clone() for parameter in model.parameters()]),
         )
     assert NonFiniteError.exit_code == 6
@@ -184,7 +186,7 @@ def test_T2_stops_before_a_step_that_is_not_finite(what, tmp_path, monkeypatch):
     for parameter, before in zip(model.parameters(), moved[-1], strict=True):
         assert torch.equal(parameter, before)
         assert parameter.grad is None
-    assert verify(list_checkpoints(tmp_path / "checkpoints")[0])["step"] == 2
+    assert verify(list_states(tmp_path / "checkpoints")[0])["step"] == 2
 
 
 def no_space(*_, **__):
@@ -211,7 +213,7 @@ def test_T3_disk_full_is_an_error_of_the_file_system(tmp_path):
     try:
         resource.setrlimit(resource.RLIMIT_FSIZE, (5000, limits[1]))  # as good as a full disk to the kernel's callers
         with pytest.raises(OSError, match=r"model\.safetensors"):
-            training_state.save_state(tmp_path, 1, tiny_model(), [], {})
+            save_state(tmp_path, 1, tiny_model(), [], {})
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
         signal.signal(signal.SIGXFSZ, handler)
@@ -236,7 +238,7 @@ def command(tmp_path):
 def test_T3_disk_full_ends_train_py_with_code_5(command, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(files.os, "fsync", no_space)
     assert train.main([*command, "--checkpoint-steps", "2"]) == FILE_SYSTEM_EXIT_CODE
-    assert capsys.readouterr().err.splitlines()[-1] == "train.py: [Errno 28] No space left on device"
+    assert capsys.readouterr().err.splitlines()[-1] == f"train.py: {tmp_path / 'out'}: No space left on device"
     assert not (tmp_path / "out" / "config.json").exists()
 
 
@@ -276,9 +278,9 @@ def endless_run(ready):
                 time.sleep(TIMEOUT)
                 yield batch
 
-    stop = train.Stop()
+    stop = train.Stop(Say("train.py"))
     stop.training = True
-    fit(tiny_model(), [Objective(Slow(PAIRS, 4, 7), CosineSimilarityLoss())], epochs=9, should_stop=stop)
+    fit(tiny_model(), [Objective(Slow(PAIRS, 4, 7), CosineSimilarityLoss())], Plan(9), should_stop=stop)
 
 
 def test_T4_a_second_signal_stops_at_once():
@@ -296,9 +298,9 @@ def test_T4_a_second_signal_stops_at_once():
 
 
 def test_T4_a_signal_before_training_ends_the_program(command, monkeypatch, capsys):
-    monkeypatch.setattr(training_data, "load_data", lambda *_, **__: os.kill(os.getpid(), signal.SIGTERM))
+    monkeypatch.setattr(training_run, "load_data", lambda *_, **__: os.kill(os.getpid(), signal.SIGTERM))
     assert train.main(command) == 143
-    assert capsys.readouterr().err == "train.py: stopped\n"
+    assert capsys.readouterr().err == "train.py: terminated\n"
 
 
 CHECKPOINT_FILES = [
@@ -314,16 +316,16 @@ CHECKPOINT_FILES = [
 @pytest.mark.parametrize("file", CHECKPOINT_FILES)
 def test_T5_a_torn_checkpoint_is_passed_over(file, damage, tmp_path, uninterrupted):
     folder = shutil.copytree(uninterrupted, tmp_path / "run")
-    last, before = list_checkpoints(folder / "checkpoints")
+    last, before = list_states(folder / "checkpoints")
     assert sorted(path.name for path in last.iterdir()) == sorted(CHECKPOINT_FILES)
     tear(last / file, damage)
     with pytest.raises(ModelError, match=last.name) as caught:
         verify(last)
     assert caught.value.exit_code == 3
-    with pytest.warns(UserWarning, match=rf"{last.name}.*this checkpoint is passed over"):
+    with pytest.warns(UserWarning, match=rf"{last.name}.*this training state is passed over"):
         run(folder, resume=True)
     assert results(folder) == results(uninterrupted)
-    assert list_checkpoints(folder / "checkpoints") == [last, before]
+    assert list_states(folder / "checkpoints") == [last, before]
 
 
 def tear(path, damage):
@@ -336,7 +338,7 @@ def tear(path, damage):
 
 
 def test_T5_every_byte_of_the_state_counts(uninterrupted, tmp_path):
-    checkpoint = shutil.copytree(list_checkpoints(uninterrupted / "checkpoints")[0], tmp_path / "step-00000001")
+    checkpoint = shutil.copytree(list_states(uninterrupted / "checkpoints")[0], tmp_path / "step-00000001")
     for name in ("state.json", "sha256.json"):
         whole = (checkpoint / name).read_bytes()
         for place in range(0, len(whole), 7):
@@ -351,11 +353,11 @@ def test_T5_every_byte_of_the_state_counts(uninterrupted, tmp_path):
 
 def test_T5_all_torn(command, tmp_path, capsys):
     assert train.main([*command, "--checkpoint-steps", "4", "--max-steps", "6"]) == 0
-    (checkpoint,) = list_checkpoints(tmp_path / "out" / "checkpoints")
+    (checkpoint,) = list_states(tmp_path / "out" / "checkpoints")
     tear(checkpoint / "state.json", "flipped")
     capsys.readouterr()
     assert train.main([*command, "--checkpoint-steps", "4", "--max-steps", "6", "--resume"]) == 3
-    assert "no checkpoint is left to go on from" in capsys.readouterr().err
+    assert "no training state is left to go on from" in capsys.readouterr().err
 
 
 def test_T6_same_seed_same_weights(tmp_path, uninterrupted):
@@ -363,7 +365,7 @@ def test_T6_same_seed_same_weights(tmp_path, uninterrupted):
     random.seed(123)
     run(tmp_path / "again")
     assert results(tmp_path / "again") == results(uninterrupted)
-    run(tmp_path / "other", seed=8)
+    run(tmp_path / "other", replace(PLAN, seed=8))
     assert metrics(tmp_path / "other") != metrics(uninterrupted)
     assert results(tmp_path / "other")[1][0] != results(uninterrupted)[1][0]
 
@@ -424,7 +426,7 @@ def gradients_of_a_run(rank, processes, store, results):
         Objective(ranking, MultipleNegativesRankingLoss(), "nli"),
         Objective(regression, CosineSimilarityLoss(), "sts"),
     ]
-    fit(model, each, epochs=2, learning_rate=1e-4, on_step=reports.append)
+    fit(model, each, Plan(2, learning_rate=1e-4), on_step=reports.append)
     if rank == 0:
         losses = torch.tensor([[*report.losses.values(), report.tokens] for report in reports], dtype=torch.float64)
         torch.save([losses, torch.stack(noted)], results)
@@ -496,7 +498,9 @@ def test_T8_all_processes_end_when_one_does(how, codes, command, tmp_path, unuse
         assert (first, second) == ([f"train.py: {complaint}"], [f"train.py: process 1: {complaint}"])
     else:
         assert first == ["train.py: another process of this run has ended; see what it said"]
-        assert second == (["train.py: process 1: [Errno 28] No space left on device"] if how == "raises" else [])
+        assert second == (
+            [f"train.py: process 1: {tmp_path / 'out'}: No space left on device"] if how == "raises" else []
+        )
     assert not (tmp_path / "out" / "config.json").exists()
 
 
@@ -510,7 +514,7 @@ def unused_port():
 
 
 def test_T8_a_batch_that_cannot_be_divided(monkeypatch):
-    from minisbert.distributed import share_of_batch
+    from minisbert.training.examples import share_of_batch
 
     monkeypatch.setattr(distributed, "is_initialized", lambda: True)
     monkeypatch.setattr(distributed, "get_world_size", lambda: 2)
@@ -526,7 +530,7 @@ def test_T8_a_batch_that_cannot_be_divided(monkeypatch):
 def test_T9_modes_follow_the_umask(umask, tmp_path):
     before = os.umask(umask)
     try:
-        run(tmp_path / "out", max_steps=2)
+        run(tmp_path / "out", replace(PLAN, max_steps=2))
     finally:
         os.umask(before)
     for path in (tmp_path / "out").rglob("*"):
@@ -563,38 +567,40 @@ def test_T9_a_run_into_the_folder_it_was_loaded_from_is_resumed(command, tmp_pat
 
 
 def test_resuming_another_run_is_refused(tmp_path):
-    run(tmp_path, max_steps=4)
+    short = replace(PLAN, max_steps=4)
+    run(tmp_path, short)
     with pytest.raises(InputError, match=r"step-00000004: of another run, with learning_rate 0\.001 instead of 0\.1"):
-        run(tmp_path, max_steps=4, resume=True, learning_rate=0.1)
+        run(tmp_path, replace(short, learning_rate=0.1), resume=True)
+    other = [Objective(ShuffledBatches([Example(("가", "나"), 1.0)], 1, 7), CosineSimilarityLoss())]
     with pytest.raises(InputError, match="of another run, with objectives"):
-        fit(tiny_model(), [Objective(ShuffledBatches([Example(("가", "나"), 1.0)], 1, 7), CosineSimilarityLoss())], 1,
-            output=tmp_path, resume=True)  # fmt: skip
+        fit(tiny_model(), other, Plan(1), tmp_path, resume=True)
 
 
 def test_resuming_with_another_model_of_the_same_size_is_refused(tmp_path):
     begin = [Objective(ShuffledBatches(PAIRS, 2, 7), CosineSimilarityLoss())]
-    fit(tiny_model("roberta"), begin, 1, output=tmp_path, max_steps=2, checkpoint_steps=1)
+    plan = Plan(1, max_steps=2, checkpoint_steps=1)
+    fit(tiny_model("roberta"), begin, plan, tmp_path)
     with pytest.raises(InputError, match=r"with hidden_dropout_prob 0\.1 instead of 0\.2"):
-        fit(tiny_model("roberta", hidden_dropout_prob=0.2), begin, 1, output=tmp_path, max_steps=2, resume=True)
+        fit(tiny_model("roberta", hidden_dropout_prob=0.2), begin, plan, tmp_path, resume=True)
     with pytest.raises(InputError, match="with encoder Roberta instead of Bert"):
-        fit(tiny_model("bert"), begin, 1, output=tmp_path, max_steps=2, resume=True)
+        fit(tiny_model("bert"), begin, plan, tmp_path, resume=True)
 
 
 def test_a_run_without_clipping_can_be_resumed(tmp_path):
     for resume in (False, True):
         begin = [Objective(ShuffledBatches(PAIRS, 2, 7), CosineSimilarityLoss())]
-        fit(tiny_model(), begin, 1, output=tmp_path, max_grad_norm=math.inf, max_steps=2, checkpoint_steps=1,
-            resume=resume)  # fmt: skip
+        plan = Plan(1, max_grad_norm=1e9, max_steps=2, checkpoint_steps=1)
+        fit(tiny_model(), begin, plan, tmp_path, resume=resume)
     assert [line["step"] for line in metrics(tmp_path)] == [1, 2]
 
 
 def test_a_new_run_does_not_take_up_an_old_one(tmp_path):
-    run(tmp_path, max_steps=4)
+    run(tmp_path, replace(PLAN, max_steps=4))
     old_table = tmp_path / "eval" / "similarity_evaluation_old_results.csv"
     old_table.write_text("", encoding="utf-8")
-    run(tmp_path, max_steps=1)
+    run(tmp_path, replace(PLAN, max_steps=1))
     assert not old_table.exists()
-    assert list_checkpoints(tmp_path / "checkpoints") == []
+    assert list_states(tmp_path / "checkpoints") == []
     assert [line["step"] for line in metrics(tmp_path) if "losses" in line] == [1]
 
 

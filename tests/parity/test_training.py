@@ -15,8 +15,13 @@ from sentence_transformers.sentence_transformer.readers import InputExample
 
 from minisbert import SentenceEncoder
 from minisbert.training.examples import Batch, Example, NoDuplicatesBatches, nli_triplets, read_nli
-from minisbert.training.loop import Objective, fit
-from minisbert.training.losses import CosineSimilarityLoss, MatryoshkaLoss, MultipleNegativesRankingLoss
+from minisbert.training.loop import fit
+from minisbert.training.losses import (
+    CosineSimilarityLoss,
+    MatryoshkaLoss,
+    MultipleNegativesRankingLoss,
+    Objective,
+)
 from minisbert.training.recipes import RECIPES
 from tests.parity.reference_training import Loader, reference_run
 from tests.parity.test_trained_models import SHARED
@@ -75,23 +80,20 @@ def test_the_pet_question_recipe(dtype, tmp_path):
     batch = Batch(tuple(map(list, zip(*QUESTIONS, strict=True))), [1.0] * len(QUESTIONS))
     theirs_model.old_fit(
         [(Loader(Fixed([[batch]])), loss)],
-        epochs=recipe.epochs,
-        warmup_steps=recipe.warmup,
-        optimizer_params={"lr": recipe.learning_rate},
-        weight_decay=recipe.weight_decay,
+        epochs=recipe.plan.epochs,
+        warmup_steps=recipe.plan.warmup_steps,
+        optimizer_params={"lr": recipe.plan.learning_rate},
+        weight_decay=recipe.plan.weight_decay,
         show_progress_bar=False,
     )
     found = []
     fit(
         SentenceEncoder.from_pretrained(folder, device="cpu", dtype=dtype),
         [Objective(Fixed([[batch]]), CosineSimilarityLoss(), "own")],
-        epochs=recipe.epochs,
-        learning_rate=recipe.learning_rate,
-        warmup_steps=recipe.warmup,
-        weight_decay=recipe.weight_decay,
+        recipe.plan,
         on_step=lambda report: found.append(report.losses["own"]),
     )
-    assert len(found) == recipe.epochs
+    assert len(found) == recipe.plan.epochs
     assert found == pytest.approx(expected, abs=1e-11 if dtype == torch.float64 else 1e-6)
 
 

@@ -18,32 +18,32 @@ from safetensors.torch import load_file, save_file
 
 from minisbert import SentenceEncoder
 from minisbert.errors import InputError
+from minisbert.evaluation import EmbeddingSimilarityEvaluator
 from minisbert.text.batching import plan_batches
 from minisbert.training import loop as training
+from minisbert.training import step as training_step
 from minisbert.training.examples import Batch, Example, ShuffledBatches
-from minisbert.training.log import EVALUATION_COLUMNS, TrainingLog
-from minisbert.training.loop import Objective, Stopped, embed_columns, fit, largest_spearman
-from minisbert.training.losses import CosineSimilarityLoss
-from minisbert.training.optim import build_optimizer
+from minisbert.training.log import TrainingLog
+from minisbert.training.loop import Stopped, fit
+from minisbert.training.losses import CosineSimilarityLoss, Objective
+from minisbert.training.optim import OriginalAdamW, build_optimizer
+from minisbert.training.plan import Plan
+from minisbert.training.step import embed_columns
 from tests.tiny import CONFIGS, SENTENCES, tiny_folder, tiny_model
 from tests.training.training_case import NO_DROPOUT, PAIRS, TRAINING_MODEL, compare, train
 
 
-class Scores:
+class Scores(EmbeddingSimilarityEvaluator):
     """An evaluator whose largest Spearman is the next of the given scores; it notes the weights it was given."""
 
     def __init__(self, *scores, others=0.1):
-        self.scores, self.others, self.seen, self.name = list(scores), others, [], "dev"
+        super().__init__(["밥", "빵"], ["물", "길"], [1, 2], "dev")
+        self.scores, self.others, self.seen = list(scores), others, []
 
     def __call__(self, model):
         assert not model.training
         self.seen.append(model.fingerprint())
-        score = self.scores.pop(0)
-        return {
-            f"dev_{correlation}_{function}": score if (correlation, function) == ("spearman", "dot") else self.others
-            for function in ("cosine", "euclidean", "manhattan", "dot")
-            for correlation in ("pearson", "spearman")
-        }
+        return {**dict.fromkeys(self.columns.values(), self.others), "dev_spearman_dot": self.scores.pop(0)}
 
 
 def test_golden_run(tmp_path):
@@ -85,7 +85,7 @@ def test_a_batch_is_cut_into_chunks_with_little_padding(monkeypatch):
         plans.append(plan_batches(lengths, *budget))
         return plans[-1]
 
-    monkeypatch.setattr("minisbert.training.loop.plan_batches", noting)
+    monkeypatch.setattr("minisbert.training.step.plan_batches", noting)
     long = ["남자가 밥을 먹고 있다 " * 6] * 40
     embeddings, _ = embed_columns(tiny_model(), [["밥"] * 40, long])
     assert len(plans[0]) > 1
@@ -95,17 +95,15 @@ def test_a_batch_is_cut_into_chunks_with_little_padding(monkeypatch):
 
 def test_the_best_model_is_kept(tmp_path):
     scores = Scores(0.3, 0.5, 0.5, 0.4)
-    best = fit(tiny_model(), [cosine()], epochs=4, learning_rate=1e-3, evaluator=scores, output=tmp_path)
+    best = fit(tiny_model(), [cosine()], Plan(4, learning_rate=1e-3), tmp_path, scores)
     assert best == 0.5
     assert len(set(scores.seen)) == 4
     assert kept(tmp_path) == scores.seen[1], "strictly greater: the first of the two"
 
 
 def test_a_model_without_a_correlation_is_the_worst(tmp_path):
-    assert largest_spearman({"spearman_cosine": math.nan, "pearson_cosine": 0.9, "spearman_dot": 0.1}) == 0.1
-    assert largest_spearman({"spearman_cosine": math.nan}) == -1
     scores = Scores(math.nan, -0.2, math.nan, others=math.nan)
-    assert fit(tiny_model(), [cosine()], epochs=3, learning_rate=1e-3, evaluator=scores, output=tmp_path) == -0.2
+    assert fit(tiny_model(), [cosine()], Plan(3, learning_rate=1e-3), tmp_path, scores) == -0.2
     assert kept(tmp_path) == scores.seen[1]
     log = (tmp_path / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
     lines = [json.loads(line, parse_constant=pytest.fail) for line in log]
@@ -113,21 +111,15 @@ def test_a_model_without_a_correlation_is_the_worst(tmp_path):
 
 
 def test_when_it_evaluates(tmp_path):
-    told = []
-    fit(
-        tiny_model(),
-        [cosine(3)],
-        epochs=2,
-        evaluator=Scores(*np.arange(9) / 9),
-        evaluation_steps=2,
-        output=tmp_path,
-        on_evaluation=lambda step, result: told.append((step, result["dev_spearman_dot"])),
-    )
+    reports = []
+    evaluator = Scores(*np.arange(9) / 9)
+    fit(tiny_model(), [cosine(3)], Plan(2, evaluation_steps=2), tmp_path, evaluator, on_step=reports.append)
+    told = [(report.step, report.evaluation["dev_spearman_dot"]) for report in reports if report.evaluation is not None]
     # Four steps an epoch: after the second and, in place of the fourth, at the end.
     assert [step for step, _ in told] == [2, 4, 6, 8]
     with (tmp_path / "eval" / "similarity_evaluation_dev_results.csv").open(encoding="utf-8", newline="") as file:
         header, *rows = csv.reader(file)
-    assert header == ["epoch", "steps", *EVALUATION_COLUMNS]
+    assert header == ["epoch", "steps", *evaluator.columns]
     assert header[2:4] == ["cosine_pearson", "cosine_spearman"]
     assert [row[:2] for row in rows] == [["0", "2"], ["0", "-1"], ["1", "2"], ["1", "-1"]]
     assert [float(row[header.index("dot_spearman")]) for row in rows] == [score for _, score in told]
@@ -138,10 +130,8 @@ def test_the_log(tmp_path):
     fit(
         tiny_model(),
         [cosine(3), Objective(ShuffledBatches(PAIRS, 6, 2), CosineSimilarityLoss(), "둘째")],
-        epochs=2,
-        learning_rate=1e-3,
-        warmup_steps=2,
-        output=tmp_path,
+        Plan(2, learning_rate=1e-3, warmup_steps=2),
+        tmp_path,
         on_step=reports.append,
     )
     lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
@@ -163,12 +153,13 @@ def test_a_run_that_has_done_no_step_yet_can_be_told_from_none(tmp_path):
 
 
 def test_a_log_that_was_removed_is_begun_again(tmp_path):
-    log = TrainingLog(tmp_path, "dev")
+    evaluator = Scores(0.5, 0.6)
+    log = TrainingLog(tmp_path, evaluator)
     log.start(2, [5000, 300])
     assert log.sizes() == [0, 0]
-    log.evaluation(0, -1, 3, {"dev_spearman_dot": 0.5})
+    log.evaluation(0, -1, 3, evaluator(tiny_model().eval()))
     before = log.sizes()
-    log.evaluation(1, -1, 6, {"dev_spearman_dot": 0.6})
+    log.evaluation(1, -1, 6, evaluator(tiny_model().eval()))
     log.start(3, before)
     assert log.sizes() == before
     TrainingLog(None).evaluation(0, -1, 3, {})
@@ -194,7 +185,8 @@ EVENTS = []
 def test_events_say_what_the_metrics_say(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", SimpleNamespace(SummaryWriter=RecordedEvents))
     EVENTS.clear()
-    fit(tiny_model(), [cosine()], 2, evaluator=Scores(0.2, 0.3), output=tmp_path, checkpoint_steps=3, max_steps=6)
+    plan = Plan(2, checkpoint_steps=3, max_steps=6)
+    fit(tiny_model(), [cosine()], plan, tmp_path, Scores(0.2, 0.3))
     (events,) = EVENTS
     assert (events.folder, events.purge_step, events.closed) == (str(tmp_path / "tensorboard"), 1, True)
     expected = {}
@@ -209,7 +201,7 @@ def test_events_say_what_the_metrics_say(tmp_path, monkeypatch):
     assert len(expected) == 6 * 3 + 2 * 8
     assert events.scalars == expected
 
-    fit(tiny_model(), [cosine()], 2, evaluator=Scores(0.4), output=tmp_path, resume=True, max_steps=6)
+    fit(tiny_model(), [cosine()], plan, tmp_path, Scores(0.4), resume=True)
     assert EVENTS[1].purge_step == 7, "what an interrupted run noted after its checkpoint is not shown twice"
 
 
@@ -217,7 +209,7 @@ def test_an_event_file_is_written_where_tensorboard_is_installed(tmp_path):
     pytest.importorskip("tensorboard")
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-    fit(tiny_model(), [cosine()], 1, output=tmp_path, max_steps=2)
+    fit(tiny_model(), [cosine()], Plan(1, max_steps=2), tmp_path)
     events = EventAccumulator(str(tmp_path / "tensorboard"))
     events.Reload()
     assert [event.step for event in events.Scalars("loss/sts")] == [1, 2]
@@ -228,9 +220,8 @@ def test_objectives_of_one_name_are_told_apart(tmp_path):
     fit(
         tiny_model(),
         [cosine(seed=1), cosine(seed=2)],
-        1,
-        output=str(tmp_path / "out"),
-        max_steps=1,
+        Plan(1, max_steps=1),
+        str(tmp_path / "out"),
         on_step=reports.append,
     )
     assert list(reports[0].losses) == ["sts-1", "sts-2"]
@@ -238,19 +229,9 @@ def test_objectives_of_one_name_are_told_apart(tmp_path):
     assert kept(tmp_path / "out")
 
 
-def test_spearman_in_the_name_of_the_data_is_no_score():
-    result = {"my-spearman_pearson_cosine": 0.9, "my-spearman_spearman_cosine": 0.5, "my-spearman_spearman_dot": 0.6}
-    assert largest_spearman(result) == 0.6
-
-
-def test_an_evaluator_without_a_spearman_correlation_is_refused():
-    with pytest.raises(InputError, match="no Spearman correlation to pick the best model by: accuracy"):
-        largest_spearman({"accuracy": 0.9})
-
-
-def test_a_run_without_a_checkpoint_begins_anew_and_says_so(tmp_path):
-    with pytest.warns(UserWarning, match="no checkpoint to go on from; the run begins anew"):
-        fit(tiny_model(), [cosine()], 1, output=tmp_path, resume=True, max_steps=1)
+def test_a_run_without_a_training_state_begins_anew_and_says_so(tmp_path):
+    with pytest.warns(UserWarning, match="no training state to go on from; the run begins anew"):
+        fit(tiny_model(), [cosine()], Plan(1, max_steps=1), tmp_path, resume=True)
 
 
 def test_sparse_gradients_change_nothing():
@@ -266,10 +247,10 @@ def test_sparse_gradients_change_nothing():
         model = tiny_model(model_type, **NO_DROPOUT).double()
         with pytest.MonkeyPatch.context() as patches:
             patches.setattr(torch.nn.utils, "clip_grad_norm_", noting)
-            patches.setattr("minisbert.training.loop.batch_budget", lambda *_: (16, 0))  # many chunks
+            patches.setattr("minisbert.training.step.batch_budget", lambda *_: (16, 0))  # many chunks
             token = model.encoder.embeddings.token.weight
             hook = token.register_post_accumulate_grad_hook(lambda parameter: sparse.append(parameter.grad.is_sparse))
-            fit(model, [cosine()], 1, max_steps=1, warmup_steps=1)  # of rate 0: it moves nothing
+            fit(model, [cosine()], Plan(1, max_steps=1, warmup_steps=1))  # of rate 0: it moves nothing
         hook.remove()
         assert sparse == [True]
         sparse.clear()
@@ -288,7 +269,7 @@ def test_sparse_gradients_change_nothing():
 def test_steps_and_epochs():
     def steps(**options):
         seen = []
-        fit(tiny_model(), [cosine(3)], on_step=lambda report: seen.append(report.learning_rate), **options)
+        fit(tiny_model(), [cosine(3)], Plan(**options), on_step=lambda report: seen.append(report.learning_rate))
         return seen
 
     assert len(steps(epochs=2)) == 8
@@ -299,18 +280,11 @@ def test_steps_and_epochs():
 
 
 @pytest.mark.parametrize(
-    "options",
-    [
-        {"epochs": 0},
-        {"epochs": 1, "objectives": []},
-        {"epochs": 1, "examples": []},
-        {"epochs": 1, "examples": [], "steps_per_epoch": 1},
-    ],
+    ("objectives", "plan"), [([], Plan(1)), ([cosine(4, [])], Plan(1)), ([cosine(4, [])], Plan(1, steps_per_epoch=1))]
 )
-def test_nothing_to_train_on(options):
-    objectives = options.get("objectives", [cosine(4, options.get("examples", PAIRS))])
+def test_nothing_to_train_on(objectives, plan):
     with pytest.raises(InputError, match="nothing to train on"):
-        fit(tiny_model(), objectives, options["epochs"])
+        fit(tiny_model(), objectives, plan)
 
 
 def test_nothing_is_left_behind():
@@ -322,7 +296,7 @@ def test_nothing_is_left_behind():
     expected = torch.rand(3)
     torch.manual_seed(5)
     norms = []
-    fit(model, [cosine()], epochs=1, on_step=lambda report: norms.append(report.gradient_norms["sts"]))
+    fit(model, [cosine()], Plan(1), on_step=lambda report: norms.append(report.gradient_norms["sts"]))
     assert max(norms) < 100
     assert torch.equal(torch.rand(3), expected), "the generator of the caller is as it was"
     assert not model.training
@@ -332,7 +306,7 @@ def test_nothing_is_left_behind():
 def test_a_run_that_stops_leaves_a_model_that_can_encode():
     model = tiny_model()
     with pytest.raises(Stopped):
-        fit(model, [cosine()], epochs=1, should_stop=lambda: True)
+        fit(model, [cosine()], Plan(1), should_stop=lambda: True)
     assert not model.training
 
 
@@ -355,8 +329,7 @@ def test_dropout_depends_on_the_seed_and_the_step_alone():
     fit(
         tiny_model(),
         [Objective(Same(), CosineSimilarityLoss())],
-        epochs=1,
-        learning_rate=0.0,
+        Plan(1, learning_rate=1e-12),
         on_step=lambda report: seen.append(report.losses["train"]),
     )
     assert len(set(seen)) == 3, "every step drops something else"
@@ -364,9 +337,9 @@ def test_dropout_depends_on_the_seed_and_the_step_alone():
 
 def test_recomputing_activations_changes_nothing(monkeypatch):
     calls = []
-    recompute_once = training.recompute
+    recompute_once = training_step.recompute
     monkeypatch.setattr(
-        training, "recompute", lambda *rest, **options: calls.append(1) or recompute_once(*rest, **options)
+        training_step, "recompute", lambda *rest, **options: calls.append(1) or recompute_once(*rest, **options)
     )
     results = [train(tiny_model(), recompute_activations=False, seed=1)]
     assert not calls
@@ -380,7 +353,7 @@ def test_recomputing_activations_changes_nothing(monkeypatch):
 def test_bfloat16_products():
     exact = train(tiny_model(**NO_DROPOUT))
     model = tiny_model(**NO_DROPOUT)
-    rounded = train(model, autocast=torch.bfloat16)
+    rounded = train(model, autocast="bfloat16")
     assert model.dtype == torch.float32
     assert rounded[0].losses != exact[0].losses
     assert rounded[0].losses["sts"] == pytest.approx(exact[0].losses["sts"], rel=0.05)
@@ -395,28 +368,31 @@ def test_losses_are_computed_in_full_precision():
 
     seen = []
     objective = Objective(ShuffledBatches(PAIRS, 4, 1), noting)
-    fit(tiny_model(), [objective], epochs=1, max_steps=1, autocast=torch.bfloat16)
+    fit(tiny_model(), [objective], Plan(1, max_steps=1, autocast="bfloat16"))
     assert seen == [(torch.float32, False)]
 
 
 def test_the_optimizer_is_the_one_that_is_asked_for(monkeypatch):
-    asked = []
 
-    def noting(model, *arguments):
-        asked.append(arguments)
-        return build_optimizer(model, *arguments)
+    def noting(model, plan):
+        built.append(build_optimizer(model, plan))
+        return built[-1]
 
+    built = []
     monkeypatch.setattr(training, "build_optimizer", noting)
-    options = {"learning_rate": 1e-3, "weight_decay": 0.1, "optimizer": "original-adamw", "eps": 1e-6}
-    fit(tiny_model(), [cosine(), cosine(3)], epochs=1, max_steps=1, **options)
-    assert asked == [("original-adamw", 1e-3, 1e-6, 0.1)] * 2
+    plan = Plan(1, max_steps=1, learning_rate=1e-3, weight_decay=0.1, optimizer="original-adamw", eps=1e-6)
+    fit(tiny_model(), [cosine(), cosine(3)], plan)
+    assert [(type(each), each.original_eps, each.late_decay) for each in built] == [
+        (OriginalAdamW, 1e-6, [0.1, 0.0])
+    ] * 2
+    assert built[0] is not built[1], "one for each objective"
 
 
 def test_processes_drop_different_units(monkeypatch):
     seeds = set()
     for rank in range(4):
         monkeypatch.setattr(training, "process_rank", lambda rank=rank: rank)
-        seeds.add(training._seed_of_dropout(1, 0))
+        seeds.add(training.seed_of_dropout(1, 0))
     assert len(seeds) == 4
 
 
@@ -426,8 +402,7 @@ def test_it_learns():
     fit(
         tiny_model(**NO_DROPOUT),
         [cosine(12, examples)],
-        epochs=15,
-        learning_rate=1e-3,
+        Plan(15, learning_rate=1e-3),
         on_step=lambda report: losses.append(report.losses["sts"]),
     )
     assert np.mean(losses[-3:]) < 0.5 * np.mean(losses[:3])

@@ -1,13 +1,17 @@
 """Proves that the model card says what was trained, on what and how well, and that odd texts do not break its tables."""
 
+import math
 import re
 from pathlib import Path
 
 import pytest
+from huggingface_hub import ModelCard
 
 from minisbert.training.examples import Example
 from minisbert.training.losses import CosineSimilarityLoss, MatryoshkaLoss, MultipleNegativesRankingLoss
-from minisbert.training.model_card import TrainingSet, versions, write_model_card
+from minisbert.training.model_card import versions, write_model_card
+from minisbert.training.objectives import TrainingSet
+from minisbert.training.plan import Plan
 from minisbert.training.recipes import RECIPES, Recipe, Task
 from tests.tiny import tiny_model
 
@@ -26,7 +30,7 @@ def card(tmp_path):
     def write(recipe=RECIPES["ko-sroberta-multitask"], sets=SETS, scores=None, **options):
         folder = tmp_path / "내 모델"
         folder.mkdir(exist_ok=True)
-        write_model_card(folder, tiny_model(**options), recipe, sets, scores or {})
+        write_model_card(folder, tiny_model(**options), recipe, sets, scores or {}, "sts-test")
         return (folder / "README.md").read_text(encoding="utf-8")
 
     return write
@@ -49,9 +53,9 @@ def test_front_matter(card):
 
 def test_the_base_model_is_named_as_the_hub_knows_it(card, tmp_path):
     task = Task("own", "cosine", 16)
-    assert "\nbase_model: team/model\n" in card(Recipe("own", "team/model@v1", (task,), 1, 0, 42))
-    assert "base_model:" not in card(Recipe("own", str(tmp_path), (task,), 1, 0, 42))
-    from_nothing = card(Recipe("mini", None, (task,), 1, 0, 42))
+    assert "\nbase_model: team/model\n" in card(Recipe("own", "team/model@v1", (task,), Plan(1)))
+    assert "base_model:" not in card(Recipe("own", str(tmp_path), (task,), Plan(1)))
+    from_nothing = card(Recipe("mini", None, (task,), Plan(1)))
     assert "made from nothing with minisbert" in from_nothing
     assert "\nlicense: cc-by-sa-4.0\n" in from_nothing
 
@@ -68,9 +72,22 @@ def test_data_losses_and_scores(card):
     assert '"scale": 20.0' in text
     assert '"CosineSimilarityLoss": {}' in text
     assert "| sts-test_spearman_cosine | 0.8560 |" in text
-    assert "- `warmup`: 360\n- `seed`: 777\n- `learning_rate`: 2e-05\n" in text
+    assert "- `epochs`: 5\n- `learning_rate`: 2e-05\n- `warmup_steps`: 360\n" in text
+    assert "- `seed`: 777\n" in text
     assert all(f"- {name}: {version}\n" in text for name, version in versions().items())
-    assert "## Evaluation" not in card()
+    assert "Evaluation" not in card() and "Metric" not in card() and "## Training Details" in card()
+
+
+def test_the_hub_reads_the_scores_under_the_names_of_sentence_transformers(card):
+    scores = {"sts-test_pearson_cosine": 0.84770, "sts-test_spearman_cosine": math.nan, "sts-test_spearman_dot": 0.8233}
+    data = ModelCard(card(scores=scores)).data
+    first, second = data.eval_results  # without the NaN, which is no number
+    assert data.model_name == "내 모델"
+    assert (first.task_name, first.task_type) == ("Semantic Similarity", "semantic-similarity")
+    assert (first.dataset_name, first.dataset_type) == ("sts test", "sts-test")
+    assert (first.metric_name, first.metric_type, first.metric_value) == ("Pearson Cosine", "pearson_cosine", 0.8477)
+    assert (second.metric_name, second.metric_type, second.metric_value) == ("Spearman Dot", "spearman_dot", 0.8233)
+    assert "model-index" not in card()
 
 
 def test_every_row_of_a_table_has_its_columns(card):

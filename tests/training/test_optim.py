@@ -7,10 +7,15 @@ from torch import nn
 
 from minisbert.errors import InputError
 from minisbert.training.optim import OriginalAdamW, build_optimizer, parameter_groups, warmup_linear
+from minisbert.training.plan import Plan
 from tests.tiny import CONFIGS, tiny_model
 
 LEARNING_RATE, WEIGHT_DECAY, BETA1, BETA2 = 0.1, 0.3, 0.9, 0.999
 RATES = [0.1, 0.02, 0.07, 0.0, 0.05, 0.01]  # as a schedule would set them, step by step
+
+
+def plan(name, eps):
+    return Plan(1, learning_rate=LEARNING_RATE, weight_decay=WEIGHT_DECAY, optimizer=name, eps=eps)
 
 
 def test_warm_up_worked_out_by_hand():
@@ -29,10 +34,10 @@ def test_warm_up_at_its_edges():
 def test_what_decays(model_type):
     model = tiny_model(model_type)
     names = {id(parameter): name for name, parameter in model.named_parameters()}
-    decaying, spared = ([names[id(each)] for each in group["params"]] for group in parameter_groups(model, 0.01))
-    assert sorted(decaying + spared) == sorted(names.values())
+    decaying, no_decay = ([names[id(each)] for each in group["params"]] for group in parameter_groups(model, 0.01))
+    assert sorted(decaying + no_decay) == sorted(names.values())
     # As by name: neither biases nor anything of a LayerNorm decay.
-    assert spared == [name for name in names.values() if name.endswith("bias") or "norm" in name.lower()]
+    assert no_decay == [name for name in names.values() if name.endswith("bias") or "norm" in name.lower()]
     embeddings = [name for name in decaying if "embeddings" in name or "relative" in name]
     assert len(embeddings) == {"bert": 3, "roberta": 3, "deberta-v2": 2}[model_type]
 
@@ -77,7 +82,7 @@ def move(model, optimizer, steps):
 @pytest.mark.parametrize(("name", "eps"), [("adamw", 1e-8), ("adamw", 1e-4), ("original-adamw", 1e-6)])
 def test_both_variants_follow_their_formulas(name, eps):
     model, before = small_model(), small_model()
-    move(model, build_optimizer(model, name, LEARNING_RATE, eps, WEIGHT_DECAY), range(6))
+    move(model, build_optimizer(model, plan(name, eps)), range(6))
     for parameter, was, decay in ((model.weight, before.weight, WEIGHT_DECAY), (model.bias, before.bias, 0)):
         expected = published_formula(was.detach().numpy(), gradients(len(was), 6), eps, decay, name != "adamw")
         np.testing.assert_allclose(parameter.detach().numpy(), expected, rtol=0, atol=1e-12)
@@ -87,18 +92,18 @@ def test_both_variants_follow_their_formulas(name, eps):
 def test_the_variants_differ():
     models = [small_model(), small_model()]
     for name, model in zip(("adamw", "original-adamw"), models, strict=True):
-        move(model, build_optimizer(model, name, LEARNING_RATE, 1e-6, WEIGHT_DECAY), range(6))
+        move(model, build_optimizer(model, plan(name, 1e-6)), range(6))
     assert (models[0].weight - models[1].weight).abs().max() > 1e-3
 
 
 @pytest.mark.parametrize("name", ["adamw", "original-adamw"])
 def test_resumed_from_its_state(name):
     whole = small_model()
-    move(whole, build_optimizer(whole, name, LEARNING_RATE, 1e-6, WEIGHT_DECAY), range(6))
+    move(whole, build_optimizer(whole, plan(name, 1e-6)), range(6))
     model = small_model()
-    optimizer = build_optimizer(model, name, LEARNING_RATE, 1e-6, WEIGHT_DECAY)
+    optimizer = build_optimizer(model, plan(name, 1e-6))
     move(model, optimizer, range(3))
-    resumed = build_optimizer(model, name, LEARNING_RATE, 1e-6, WEIGHT_DECAY)
+    resumed = build_optimizer(model, plan(name, 1e-6))
     for parameter, moments in optimizer.state.items():
         resumed.state[parameter] |= {key: value.clone() for key, value in moments.items()}
     move(model, resumed, range(3, 6))
@@ -115,4 +120,4 @@ def test_a_step_without_any_gradient():
 
 def test_an_unknown_optimizer_is_refused():
     with pytest.raises(InputError, match="adamw or original-adamw, found 'original_adamw'"):
-        build_optimizer(nn.Linear(2, 2), "original_adamw", 1e-3, 1e-8, 0.0)
+        Plan(1, optimizer="original_adamw")

@@ -5,6 +5,7 @@ in shuffled batches; warm-up, decay and clipping count; dropout is 0.
 """
 
 import itertools
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -13,8 +14,9 @@ from minisbert import SentenceEncoder
 from minisbert.models.registry import ARCHITECTURES
 from minisbert.training.examples import Batch, Example, NoDuplicatesBatches, ShuffledBatches
 from minisbert.training.log import StepReport
-from minisbert.training.loop import Objective, fit
-from minisbert.training.losses import CosineSimilarityLoss, MultipleNegativesRankingLoss
+from minisbert.training.loop import fit
+from minisbert.training.losses import CosineSimilarityLoss, MultipleNegativesRankingLoss, Objective
+from minisbert.training.plan import Plan
 
 EPOCHS, WARMUP_STEPS, LEARNING_RATE, WEIGHT_DECAY, MAX_GRAD_NORM = 3, 4, 1e-3, 0.01, 0.05
 TRAINING_MODEL = "roberta"  # of the golden file
@@ -61,8 +63,8 @@ def fixed_batches() -> tuple[Fixed, Fixed]:
     return Fixed([list(ranking) for _ in range(EPOCHS)]), Fixed([list(regression) for _ in range(EPOCHS)])
 
 
-def train(model: SentenceEncoder, **options: Any) -> list[StepReport]:
-    """Run our loop; returns what each step reported."""
+def train(model: SentenceEncoder, output: Path | None = None, **changes: Any) -> list[StepReport]:
+    """Run our loop, with changes of the plan; returns what each step reported."""
     ranking, regression = fixed_batches()
     steps: list[StepReport] = []
     objectives = [
@@ -76,7 +78,7 @@ def train(model: SentenceEncoder, **options: Any) -> list[StepReport]:
         "weight_decay": WEIGHT_DECAY,
         "max_grad_norm": MAX_GRAD_NORM,
     }
-    fit(model, objectives, on_step=steps.append, **{**defaults, **options})
+    fit(model, objectives, Plan(**{**defaults, **changes}), output, on_step=steps.append)
     return steps
 
 

@@ -1,6 +1,6 @@
-"""Checkpoints of a training run: everything that decides how it goes on, written so that no crash can leave half of one.
+"""The state of a training run: everything that decides how it goes on, written so that no crash can leave half of it.
 
-A checkpoint is a folder, step-00000120, with the parameters, the moments of every optimizer (as safetensors), state.json,
+A training state is a folder, step-00000120, with the parameters, the moments of every optimizer (as safetensors), state.json,
 which holds the rest, and sha256.json, the SHA-256 of every other file. It is written under another name, brought to the disk
 and renamed. Reading verifies the hashes; nothing is unpickled.
 """
@@ -10,6 +10,7 @@ import os
 import shutil
 import warnings
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict, is_dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,23 +18,49 @@ import torch
 from safetensors.torch import load_file
 from torch import nn
 
+from minisbert.distributed import process_count
 from minisbert.errors import InputError, ModelError
 from minisbert.files import read_json_object, write_json
+from minisbert.sentence_encoder import SentenceEncoder
 from minisbert.storage.weights import write_tensors
+from minisbert.training.losses import Objective
+from minisbert.training.plan import Plan, Schedule
 
 STATE = "state.json"
 MODEL = "model.safetensors"
 HASHES = "sha256.json"
-KEPT = 2  # checkpoints; the one before the last is there for the case that the last is damaged
+KEPT = 2  # training states; the one before the last is there in case the last is damaged
+
+
+def run_settings(
+    model: SentenceEncoder, objectives: Mapping[str, Objective], plan: Plan, schedule: Schedule, evaluator: str | None
+) -> dict[str, Any]:
+    """What must be the same for a run to be resumed, as JSON: the model, the objectives by name, and the plan."""
+    config = vars(model.encoder.config)
+    return {
+        "encoder": type(model.encoder).__name__,
+        **{name: sorted(value) if isinstance(value, frozenset) else value for name, value in config.items()},
+        "pooling": model.pooling.mode,
+        "max_seq_length": model.max_seq_length,
+        "tokenizer": hashlib.sha256(model.tokenizer.backend.to_str().encode()).hexdigest(),
+        "objectives": [
+            f"{name}: {len(each.batches)} batches, {each.loss if is_dataclass(each.loss) else type(each.loss).__name__}"
+            for name, each in objectives.items()
+        ],
+        **asdict(schedule),
+        **plan.settings(),
+        "evaluator": evaluator,
+        "processes": process_count(),
+    }
 
 
 def save_state(
     folder: Path, step: int, model: nn.Module, optimizers: Sequence[torch.optim.Optimizer], state: Mapping[str, Any]
 ) -> None:
-    """Write a checkpoint after `step` steps, and remove all others but the one before it.
+    """Write the training state after `step` steps, and remove all others except the one before it.
 
     Args:
-        folder: holds the checkpoints.
+        folder: holds the training states.
         step: the number of steps done.
         model: its parameters are saved.
         optimizers: their moments are saved.
@@ -66,70 +93,62 @@ def save_state(
         shutil.rmtree(temporary, ignore_errors=True)
         raise
     # Those of later steps were damaged, or the run would not have come from an earlier one.
-    later = [path for path in list_checkpoints(folder) if path > target]
-    for path in [*later, *list_checkpoints(folder)[len(later) + KEPT :]]:
+    later = [path for path in list_states(folder) if path > target]
+    for path in [*later, *list_states(folder)[len(later) + KEPT :]]:
         shutil.rmtree(path, ignore_errors=True)
 
 
-def list_checkpoints(folder: Path) -> list[Path]:
-    """The checkpoints in `folder`, the last one first."""
+def list_states(folder: Path) -> list[Path]:
+    """The training states in `folder`, the last one first."""
     return sorted(folder.glob("step-*"), reverse=True)
 
 
 def load_state(
     folder: Path, model: nn.Module, optimizers: Sequence[torch.optim.Optimizer], run: Mapping[str, Any]
 ) -> dict[str, Any] | None:
-    """Take up the last checkpoint that is whole; a damaged one is passed over with a warning.
+    """Take up the last training state that is whole; a damaged one is passed over with a warning.
 
     Args:
-        folder: holds the checkpoints.
+        folder: holds the training states.
         model: gets the parameters.
         optimizers: get the moments.
-        run: what the state must say under "run": the settings that decide the course of a run.
+        run: what the state must say under "run", see `run_settings`.
 
     Returns:
-        What was given as `state` to `save_state`, and "step"; None if there is no checkpoint.
+        What was given as `state` to `save_state`, and "step"; None if there is none.
 
     Raises:
-        ModelError: there are checkpoints, but all are damaged.
+        ModelError: there are training states, but all are damaged.
         InputError: the last whole one is of a run with other settings.
     """
     damage: ModelError | None = None
-    for path in list_checkpoints(folder):
+    for path in list_states(folder):
         try:
             state = verify(path)
         except ModelError as error:
-            warnings.warn(f"{error}; this checkpoint is passed over", stacklevel=2)
+            warnings.warn(f"{error}; this training state is passed over", stacklevel=2)
             damage = error
             continue
-        _check_same_run(path, state.get("run"), run)
+        for name, value in run.items():
+            found = state["run"].get(name) if isinstance(state.get("run"), dict) else None
+            if found != value:
+                raise InputError(
+                    f"{path}: of another run, with {name} {found!s:.80} instead of {value!s:.80}; go on with the settings "
+                    "it was begun with, or train anew"
+                )
         _restore(path, model, optimizers)
         return state
     if damage is not None:
-        raise ModelError(f"{damage}; no checkpoint is left to go on from, train anew")
+        raise ModelError(f"{damage}; no training state is left to go on from, train anew")
     return None
 
 
 def verify(path: Path) -> dict[str, Any]:
-    """Check that no file of a checkpoint is missing or changed, and return its state.
-
-    Raises:
-        ModelError: one is; the message names it.
-    """
+    """Read state.json of a training state; a file that is missing or changed is a ModelError, which names it."""
     for name, expected in read_json_object(path / HASHES).items():
         if not (path / name).is_file() or _sha256(path / name) != expected:
             raise ModelError(f"{path / name}: missing or damaged")
     return read_json_object(path / STATE)
-
-
-def _check_same_run(path: Path, found: Any, expected: Mapping[str, Any]) -> None:
-    found = found if isinstance(found, dict) else {}
-    for name, value in expected.items():
-        if found.get(name) != value:
-            raise InputError(
-                f"{path}: of another run, with {name} {found.get(name)!s:.80} instead of {value!s:.80}; go on with the "
-                "settings it was begun with, or train anew"
-            )
 
 
 def _restore(path: Path, model: nn.Module, optimizers: Sequence[torch.optim.Optimizer]) -> None:

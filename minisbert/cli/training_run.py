@@ -1,0 +1,158 @@
+"""What train.py does after its checks: read the data, make the model, train it, measure it, write down how it was made."""
+
+import argparse
+import contextlib
+import dataclasses
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+
+from minisbert.cli.shared import Say, weights_folder
+from minisbert.devices import usable_device
+from minisbert.distributed import is_main_process, join_processes
+from minisbert.errors import TERMINATED_EXIT_CODE, InputError
+from minisbert.evaluation import EmbeddingSimilarityEvaluator
+from minisbert.files import read_json_object, write_json
+from minisbert.models.fast import EMULATES_BFLOAT16
+from minisbert.progress import progress_bar
+from minisbert.sentence_encoder import SentenceEncoder
+from minisbert.training import ko_mini
+from minisbert.training.log import StepReport
+from minisbert.training.loop import Stopped, fit
+from minisbert.training.model_card import write_model_card, write_training_record
+from minisbert.training.objectives import ExamplesByTask, TrainingSet, build_objectives, load_data
+from minisbert.training.recipes import Recipe
+
+if TYPE_CHECKING:
+    from minisbert.cli.train import Stop
+
+
+def train(args: argparse.Namespace, recipe: Recipe, output: Path, stop: "Stop", say: Say) -> int:
+    """Train by a recipe; returns the exit code, errors are raised.
+
+    Args:
+        args: the command line.
+        recipe: what it asks for.
+        output: the folder for everything.
+        stop: knows whether a signal has arrived.
+        say: tells the user.
+    """
+    with join_processes(args.device) as wanted:
+        device = usable_device(wanted)
+        examples, dev, test = load_data(
+            recipe,
+            own=args.train,
+            folder=args.data,
+            dev=args.dev,
+            test=args.test,
+            skip_bad=args.skip_bad,
+            download_to=weights_folder() / "data",
+            show_progress_bar=False if args.quiet else None,
+        )
+        objectives, sets = build_objectives(recipe, examples)
+        model = starting_model(recipe, examples, device, args.max_length)
+        tell_what_could_be_better(recipe, model, sets, say)
+        start = time.time()
+        stop.training = True
+        try:
+            with progress(args.quiet, dev, say) as on_step:
+                fit(model, objectives, recipe.plan, output, dev, args.resume, on_step, stop)
+        except Stopped:
+            say(f"stopped; go on with the same command and --resume (the training state is in {output})")
+            return stop.exit_code or TERMINATED_EXIT_CODE  # 0 where another process was stopped
+        finally:
+            stop.training = False
+        if is_main_process():
+            finish(args, output, recipe, sets, test, time.time() - start, say)
+    return 0
+
+
+def starting_model(
+    recipe: Recipe, examples: ExamplesByTask, device: torch.device, max_length: int | None
+) -> SentenceEncoder:
+    """The model that a recipe starts from, on its device."""
+    if recipe.base is not None:
+        model = SentenceEncoder.from_pretrained(recipe.base, device=device)
+    else:
+        assert recipe.model_type is not None
+        texts = (text for rows, _ in examples.values() for row in rows for text in row.texts)
+        model = ko_mini.new_model(recipe.model_type, texts, recipe.plan.seed).to(device)
+    if recipe.max_seq_length is not None:
+        # What a recipe asks for is cut to what the model can do; what the user asks for is refused if it cannot.
+        model.max_seq_length = max_length or min(recipe.max_seq_length, model.longest_text)
+    if max(recipe.matryoshka_dims, default=0) > model.embedding_dimension:
+        raise InputError(
+            f"the model's vectors have {model.embedding_dimension} columns, too few for the "
+            f"{max(recipe.matryoshka_dims)} that are to be trained; pass smaller --matryoshka-dims"
+        )
+    return model
+
+
+def tell_what_could_be_better(recipe: Recipe, model: SentenceEncoder, sets: list[TrainingSet], say: Say) -> None:
+    """Notes about the processor and the texts."""
+    if recipe.plan.autocast == "bfloat16" and model.device.type == "cpu" and EMULATES_BFLOAT16:
+        say("note: this processor has no bfloat16 instructions: training is faster without --dtype bfloat16")
+    decomposed = model.tokenizer([text for each in sets for row in each.examples for text in row.texts]).not_nfc
+    if decomposed:
+        say(f"note: {decomposed} of the first texts are not in Unicode normal form C (decomposed Hangul): compose them")
+
+
+@contextlib.contextmanager
+def progress(quiet: bool, dev: EmbeddingSimilarityEvaluator | None, say: Say) -> Iterator[Callable[[StepReport], None]]:
+    """A progress bar with losses, learning rate and speed; yields the function that gets each step's report."""
+    with progress_bar(None, False if quiet or not is_main_process() else None, unit="step", leave=True) as bar:
+        say_above = dataclasses.replace(say, write=bar.write)
+
+        def on_step(report: StepReport) -> None:
+            losses = " ".join(f"{name} {value:.4f}" for name, value in report.losses.items())
+            speed = report.tokens / report.seconds
+            after = f"{losses} lr {report.learning_rate:.1e} {speed:.0f} tokens/s"
+            bar.move_to(report.step, total=report.total_steps, after=after)
+            if dev is not None and report.evaluation is not None:
+                say_above(f"step {report.step}: {_scores(report.evaluation, dev)}")
+
+        yield on_step
+
+
+def finish(
+    args: argparse.Namespace,
+    output: Path,
+    recipe: Recipe,
+    sets: list[TrainingSet],
+    test: EmbeddingSimilarityEvaluator | None,
+    seconds: float,
+    say: Say,
+) -> None:
+    """Measure what was kept, and write the model card and training.json beside it."""
+    model = SentenceEncoder.from_pretrained(output, device=args.device)
+    if recipe.base is None:  # small on purpose: half precision halves the file, and rounds no score visibly
+        model.to(torch.float16).save_pretrained(output)
+        config = read_json_object(output / "config.json")
+        write_json(output / "config.json", {**config, "torch_dtype": "float32"})  # what readers compute in
+        model.float()
+    scores = {}
+    if test is not None:
+        scores = test(model)
+        say(f"test: {_scores(scores, test)}")
+    # Of paths the last part alone: where folders lie on this machine is nobody's concern.
+    if recipe.base is not None and Path(recipe.base).exists():
+        recipe = dataclasses.replace(recipe, base=Path(recipe.base).resolve().name)
+    flags = {
+        name: value.name if isinstance(value, Path) else str(value)
+        for name, value in vars(args).items()
+        if value is not None and value is not False
+    }
+    if args.model is not None:
+        flags["model"] = str(recipe.base)  # as shortened above
+    write_training_record(output, recipe, flags, sets, scores, seconds)
+    write_model_card(output, model, recipe, sets, scores, "" if test is None else test.name)
+    say(f"done in {seconds:.0f} seconds: {output}")
+
+
+def _scores(result: dict[str, float], evaluator: EmbeddingSimilarityEvaluator) -> str:
+    """The numbers by which models are compared, x100."""
+    pearson, spearman = (result[evaluator.columns[f"cosine_{name}"]] for name in ("pearson", "spearman"))
+    return f"pearson cosine {100 * pearson:.2f}, spearman cosine {100 * spearman:.2f}"
