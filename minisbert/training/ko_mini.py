@@ -1,6 +1,6 @@
 """The default model in weights/, from nothing: open Korean data, a vocabulary made from them, and a small random encoder.
 
-Data, each in a folder of its own under --data (CC BY-SA 4.0, but for the question pairs, which are MIT):
+Data, each in a folder of its own under --data (CC BY-SA 4.0, except for the question pairs, which are MIT):
     kor-nlu-datasets   KorNLI xnli.dev and xnli.test, KorSTS     Ham et al. 2020
     klue               KLUE-NLI dev                              Park et al. 2021
     paraKQC            a thousand questions, ten ways each       Cho et al. 2020

@@ -26,6 +26,7 @@ from minisbert.training.losses import Loss
 from minisbert.training.objectives import TrainingSet
 from minisbert.training.recipes import RECIPES, Recipe
 
+Scores = Mapping[str, float]
 TEMPLATE = Path(__file__).with_name("model_card.md")
 SAMPLES = 3
 USAGE_SENTENCES = ("한 남자가 음식을 먹는다.", "한 남자가 빵 한 조각을 먹는다.", "치타가 먹이를 쫓아 들판을 달린다.")
@@ -41,12 +42,7 @@ def versions() -> dict[str, str]:
 
 
 def write_training_record(
-    folder: Path,
-    recipe: Recipe,
-    flags: Mapping[str, str],
-    sets: Sequence[TrainingSet],
-    scores: Mapping[str, float],
-    seconds: float,
+    folder: Path, recipe: Recipe, flags: Mapping[str, str], sets: Sequence[TrainingSet], scores: Scores, seconds: float
 ) -> None:
     """Write training.json into the folder of a trained model: what it was trained with.
 
@@ -83,7 +79,7 @@ def write_model_card(
     model: SentenceEncoder,
     recipe: Recipe,
     sets: Sequence[TrainingSet],
-    scores: Mapping[str, float],
+    scores: Scores,
     test_data: str = "",
 ) -> None:
     """Write README.md into the folder of a trained model.
@@ -98,7 +94,8 @@ def write_model_card(
     """
     name = folder.resolve().name
     losses = list(dict.fromkeys(type(loss).__name__ for each in sets for loss in _with_inner(each.loss)))
-    settings = {key: value for key, value in recipe.record().items() if key not in ("name", "base", "tasks", "korsts")}
+    apart, unset = ("name", "base", "tasks", "korsts"), (None, ())
+    settings = {key: value for key, value in recipe.record().items() if key not in apart and value not in unset}
     text = string.Template(TEMPLATE.read_text(encoding="utf-8")).substitute(
         _about_model(model),
         front_matter=_front_matter(name, recipe, sets, losses, scores, test_data),
@@ -122,12 +119,7 @@ def write_model_card(
 
 
 def _front_matter(
-    name: str,
-    recipe: Recipe,
-    sets: Sequence[TrainingSet],
-    losses: Sequence[str],
-    scores: Mapping[str, float],
-    test_data: str,
+    name: str, recipe: Recipe, sets: Sequence[TrainingSet], losses: Sequence[str], scores: Scores, test_data: str
 ) -> str:
     """What the Hub reads; tasks, data and metrics are named as sentence-transformers names them."""
     from huggingface_hub import EvalResult, ModelCardData  # imported here because it takes long
@@ -136,7 +128,7 @@ def _front_matter(
     metrics = {key.removeprefix(f"{test_data}_"): value for key, value in scores.items() if not math.isnan(value)}
     results = [
         EvalResult(
-            "semantic-similarity", test_data, data, metric, value, task, metric_name=re.sub("_", " ", metric).title()
+            "semantic-similarity", test_data, data, metric, value, task, metric_name=metric.replace("_", " ").title()
         )
         for metric, value in metrics.items()
     ]
@@ -183,9 +175,8 @@ def _about_data(model: SentenceEncoder, each: TrainingSet) -> str:
         lengths = model.tokenizer(column).lengths
         names.append(f"sentence_{number}")
         types.append("string")
-        details.append(
-            f"min: {lengths.min()} tokens<br>mean: {lengths.mean():.2f} tokens<br>max: {lengths.max()} tokens"
-        )
+        low, mean, high = lengths.min(), lengths.mean(), lengths.max()
+        details.append(f"min: {low} tokens<br>mean: {mean:.2f} tokens<br>max: {high} tokens")
     samples = [[_cell(text) for text in example.texts] for example in each.examples[:SAMPLES]]
     labels = [example.label for example in each.examples if example.label is not None]
     if labels:
