@@ -26,6 +26,7 @@ from minisbert.training.log import METRICS
 from minisbert.training.plan import add_flags, check_flags, check_number
 from minisbert.training.recipes import RECIPES, Recipe, describe_recipes, own_recipe
 
+BATCH_FLAGS = {"own": "--batch-size", "nli": "--nli-batch-size", "sts": "--sts-batch-size"}  # by data of a task
 SAME_SIGNAL = 1.0  # seconds; torchrun passes on to its processes what the terminal has sent them already
 
 
@@ -69,9 +70,9 @@ def build_parser(prog: str = "train.py") -> argparse.ArgumentParser:
     add("-o", "--output", type=Path, metavar="DIR", help="folder for the model")
     add("--dev", type=Path, metavar="FILE", help="pairs (sentence1, sentence2, score) to pick the best model by")
     add("--test", type=Path, metavar="FILE", help="pairs for the final score (a recipe has KorSTS for both)")
-    add("--batch-size", type=int, metavar="N", help="of your own data (default: 16)")
-    add("--nli-batch-size", type=int, metavar="N", help="of a recipe's ranking data")
-    add("--sts-batch-size", type=int, metavar="N", help="of a recipe's scored pairs")
+    add(BATCH_FLAGS["own"], type=int, metavar="N", help="of your own data (default: 16)")
+    add(BATCH_FLAGS["nli"], type=int, metavar="N", help="of a recipe's ranking data")
+    add(BATCH_FLAGS["sts"], type=int, metavar="N", help="of a recipe's scored pairs")
     add("--max-length", type=int, metavar="N", help="cut texts to N tokens")
     add("--matryoshka-dims", metavar="A,B,..", help="train the first A, B, .. columns of the vectors too")
     add_flags(parser)
@@ -111,9 +112,9 @@ def check_values(args: argparse.Namespace) -> None:
     for name in ("model", "train", "data", "dev", "test", "output"):
         check_unicode(str(getattr(args, name)), f"--{name}")
     check_flags(vars(args))
-    for name in ("batch_size", "nli_batch_size", "sts_batch_size", "max_length"):
-        if (value := getattr(args, name)) is not None:
-            check_number("--" + name.replace("_", "-"), value, 1)
+    for flag in (*BATCH_FLAGS.values(), "--max-length"):
+        if (value := getattr(args, flag[2:].replace("-", "_"))) is not None:
+            check_number(flag, value, 1)
 
 
 def choose_recipe(args: argparse.Namespace) -> Recipe:
@@ -131,17 +132,13 @@ def choose_recipe(args: argparse.Namespace) -> Recipe:
         raise InputError(
             f"the recipe {recipe.name} {'needs' if owns_data else 'has its own data, it takes no'} --train FILE"
         )
-    for option, value, data in (
-        ("--loss", args.loss, "own"),
-        ("--batch-size", args.batch_size, "own"),
-        ("--nli-batch-size", args.nli_batch_size, "nli"),
-        ("--sts-batch-size", args.sts_batch_size, "sts"),
-    ):
+    sizes = {"own": args.batch_size, "nli": args.nli_batch_size, "sts": args.sts_batch_size}
+    given = [("--loss", "own", args.loss), *((BATCH_FLAGS[data], data, size) for data, size in sizes.items())]
+    for flag, data, value in given:
         if value is not None and all(task.data != data for task in recipe.tasks):
-            raise InputError(f"{option} has no meaning for the recipe {recipe.name}: it has no {data} data")
+            raise InputError(f"{flag} has no meaning for the recipe {recipe.name}: it has no {data} data")
     if owns_data and args.data is not None:
         raise InputError("--data is for recipes with data of their own; give --train FILE alone")
-    sizes = {"own": args.batch_size, "nli": args.nli_batch_size, "sts": args.sts_batch_size}
     tasks = tuple(  # --loss is there only if the one task has data of your own
         dataclasses.replace(task, batch_size=sizes.get(task.data) or task.batch_size, loss=args.loss or task.loss)
         for task in recipe.tasks
@@ -151,8 +148,8 @@ def choose_recipe(args: argparse.Namespace) -> Recipe:
         "max_seq_length": args.max_length,
         "matryoshka_dims": None if args.matryoshka_dims is None else _dims(args.matryoshka_dims),
     }
-    given = {name: value for name, value in changes.items() if value is not None}
-    return dataclasses.replace(recipe, tasks=tasks, plan=recipe.plan.with_flags(vars(args)), **given)
+    changes = {name: value for name, value in changes.items() if value is not None}
+    return dataclasses.replace(recipe, tasks=tasks, plan=recipe.plan.with_flags(vars(args)), **changes)
 
 
 def prepare_output(output: Path, resume: bool, overwrite: bool) -> None:

@@ -42,16 +42,9 @@ def train(args: argparse.Namespace, recipe: Recipe, output: Path, stop: "Stop", 
     """
     with join_processes(args.device) as wanted:
         device = usable_device(wanted)
-        examples, dev, test = load_data(
-            recipe,
-            own=args.train,
-            folder=args.data,
-            dev=args.dev,
-            test=args.test,
-            skip_bad=args.skip_bad,
-            download_to=weights_folder() / "data",
-            show_progress_bar=False if args.quiet else None,
-        )
+        cache, show = weights_folder() / "data", False if args.quiet else None
+        files = (args.train, args.data, args.dev, args.test)
+        examples, dev, test = load_data(recipe, *files, args.skip_bad, cache, show)
         objectives, sets = build_objectives(recipe, examples)
         model = starting_model(recipe, examples, device, args.max_length)
         tell_what_could_be_better(recipe, model, sets, say)
