@@ -28,7 +28,7 @@ from typing import TYPE_CHECKING
 
 from minisbert.cli.blocks import BlockEncoder, blocks, is_full
 from minisbert.cli.shared import OneLineParser, exit_code_of, open_closed_streams, write_utf8
-from minisbert.errors import InputError, ModelError
+from minisbert.errors import InputError, ModelError, check_unicode
 
 if TYPE_CHECKING:
     import numpy as np
@@ -163,7 +163,7 @@ def check_usage(args: argparse.Namespace) -> None:
 
 def open_texts(args: argparse.Namespace, stack: contextlib.ExitStack) -> Iterator[str]:
     """The texts from the arguments, a file or standard input, composed if so wished."""
-    from minisbert.text.rows import check_unicode, read_texts
+    from minisbert.text.rows import read_texts
 
     for option, text in (("--prompt", args.prompt), ("--query", args.query), *(("TEXT", text) for text in args.texts)):
         check_unicode(text or "", option)

@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from minisbert.cli.shared import OneLineParser, exit_code_of, open_closed_streams
-from minisbert.errors import FILE_SYSTEM_EXIT_CODE, TERMINATED_EXIT_CODE, InputError, MinisbertError
+from minisbert.errors import FILE_SYSTEM_EXIT_CODE, TERMINATED_EXIT_CODE, InputError, MinisbertError, check_unicode
 from minisbert.training.recipes import RECIPES, Recipe, describe_recipes, own_recipe
 
 if TYPE_CHECKING:
@@ -250,8 +250,6 @@ def run(args: argparse.Namespace, stop: Stop) -> int:
 
 def check_values(args: argparse.Namespace) -> None:
     """Refuse numbers that make no sense, and names that cannot be written down as Unicode."""
-    from minisbert.text.rows import check_unicode
-
     for name in ("model", "train", "data", "dev", "test", "output"):
         check_unicode(str(getattr(args, name)), f"--{name}")
     for name, (least, most) in LIMITS.items():

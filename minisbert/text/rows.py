@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import BinaryIO
 
-from minisbert.errors import InputError
+from minisbert.errors import InputError, check_unicode
 
 LONGEST_LINE = 1 << 28  # bytes; beyond it, this is no text but perhaps /dev/zero, which would fill the memory
 UTF_16_MARKS = (b"\xff\xfe", b"\xfe\xff")
@@ -100,18 +100,6 @@ def _jsonl_texts(lines: Iterable[str], name: str, field: str) -> Iterator[str]:
             raise InputError(f"{where}: the field {field!r} is not a text but {type(text).__name__}")
         check_unicode(text, f"{where}: the field {field!r}")
         yield text
-
-
-def check_unicode(text: str, where: str) -> None:
-    r"""Refuse half of a surrogate pair, which JSON ("\ud800") and command lines that are not UTF-8 can hold.
-
-    Raises:
-        InputError: the message begins with `where`.
-    """
-    try:
-        text.encode("utf-8")
-    except UnicodeEncodeError as error:
-        raise InputError(f"{where}: character {error.start + 1} is no Unicode character; expected UTF-8") from None
 
 
 def _tsv_texts(lines: Iterator[str], name: str, field: str) -> Iterator[str]:

@@ -9,8 +9,8 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
-from minisbert.errors import InputError
-from minisbert.text.rows import check_unicode, csv_rows, read_lines
+from minisbert.errors import InputError, check_unicode
+from minisbert.text.rows import csv_rows, read_lines
 
 # What to do with a bad row, given its error, before the next one is read. Without such a function the error is raised.
 BadRow = Callable[[InputError], None]

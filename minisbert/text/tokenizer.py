@@ -18,9 +18,8 @@ import tokenizers
 import torch
 from torch import Tensor
 
-from minisbert.errors import InputError, ModelError
+from minisbert.errors import InputError, ModelError, check_unicode
 from minisbert.files import one_line, parse_json_object
-from minisbert.text.rows import check_unicode
 from minisbert.text.tokenizer_checks import check_steps
 
 # What the tokenizer returns takes some hundred times the memory of the ids; they are copied out block by block.
