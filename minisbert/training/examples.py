@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from minisbert.errors import InputError
-from minisbert.text.tables import BadRow, bad_row_goes_to, check_not_empty, number_between, read_table
+from minisbert.text.rows import BadRow, bad_row_goes_to, check_not_empty, number_between, read_table
 
 LARGEST_SCORE = 5.0  # of KorSTS: the same meaning
 NLI_LABELS = ("entailment", "neutral", "contradiction")

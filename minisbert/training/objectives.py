@@ -8,7 +8,7 @@ import torch.distributed as distributed
 
 from minisbert.errors import InputError
 from minisbert.evaluation import EmbeddingSimilarityEvaluator
-from minisbert.text.tables import BadRow
+from minisbert.text.rows import BadRow
 from minisbert.training import corpora
 from minisbert.training import ko_mini as mini
 from minisbert.training.examples import Example, NoDuplicatesBatches, ShuffledBatches, read_examples, read_sts
