@@ -199,7 +199,7 @@ def _json_rows(
     lines: Iterator[str], name: str, only: str | None, on_bad_row: BadRow | None
 ) -> Iterator[tuple[str, list[str]]]:
     """One field of every object, a text; or all fields, texts and numbers, which must then be those of the first object."""
-    header = None if only is None else [only]
+    header, kinds = (None, (str, int, float)) if only is None else ([only], (str,))
     if header:
         yield f"{name}:1", header
     for number, line in enumerate(lines, start=1):
@@ -218,11 +218,11 @@ def _json_rows(
                 yield where, header
             if only is None and record.keys() != set(header):
                 raise InputError(f"{where}: expected the fields of the first line: {', '.join(header):.200}")
-            for field in header:
-                value, found = record[field], f"{where}: the field {field!r:.80}"
-                if only is not None and not isinstance(value, str):
-                    raise InputError(f"{found} is not a text but {type(value).__name__}")
-                if isinstance(value, bool) or not isinstance(value, str | int | float):
-                    raise InputError(f"{found} is neither a text nor a number but {type(value).__name__}")
-                check_unicode(str(value), found)
-            yield where, [str(record[field]) for field in header]
+            values = [record[field] for field in header]
+            for field, value in zip(header, values, strict=True):
+                if not isinstance(value, kinds) or isinstance(value, bool):
+                    expected = "neither a text nor a number" if only is None else "not a text"
+                    raise InputError(f"{where}: the field {field!r:.80} is {expected} but {type(value).__name__}")
+                if "\\u" in line:  # only so, as in "\ud800", can a line of UTF-8 hold half a character
+                    check_unicode(str(value), f"{where}: the field {field!r:.80}")
+            yield where, [str(value) for value in values]
