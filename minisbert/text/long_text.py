@@ -14,8 +14,7 @@ end of a text decides about nothing before the word that it is in. Other tokeniz
 import re
 from collections.abc import Sequence
 
-import tokenizers
-from tokenizers import models, normalizers, pre_tokenizers
+from tokenizers import Encoding, Tokenizer, models, normalizers, pre_tokenizers
 
 CHARACTERS_PER_TOKEN = 8  # so many are enough for most texts: 2 are usual in Korean, 5 in English
 # To BERT's rules a run of one kind, however long, is one unknown word, one gap or nothing; an ideograph is a word of its own.
@@ -27,9 +26,7 @@ ENDLESS_RUNS = (
 BRACKETED = re.compile(r"\[\S{1,30}\]|<\S{1,30}>")  # special tokens such as [MASK] or <mask>
 
 
-def encode_starts(
-    backend: tokenizers.Tokenizer, texts: Sequence[str], max_seq_length: int
-) -> list[tokenizers.Encoding]:
+def encode_starts(backend: Tokenizer, texts: Sequence[str], max_seq_length: int) -> list[Encoding]:
     """Tokenize texts, long ones only as far as needed.
 
     The start of a text has the first tokens of the whole if it has as many more as a word can have. If it has not, a
@@ -60,7 +57,7 @@ def encode_starts(
     return encodings
 
 
-def longest_word(backend: tokenizers.Tokenizer) -> int | None:
+def longest_word(backend: Tokenizer) -> int | None:
     """More characters, and so more tokens, than a word or special token can have; None without BERT's rules.
 
     A word of too many characters is one unknown token, so there is a bound. Special tokens in brackets do not disturb the

@@ -22,9 +22,7 @@ from minisbert.errors import InputError, ModelError
 from minisbert.files import parse_json_object
 from minisbert.text.tokenizer import Tokenizer, damage_is_model_error
 
-Files = Mapping[
-    str, bytes
-]  # the tokenizer files of a folder by name: tokenizer.json, vocab.txt, tokenizer_config.json, ...
+Files = Mapping[str, bytes]  # those of a folder by name: tokenizer.json, vocab.txt, tokenizer_config.json, ...
 
 UNKNOWN_TOKENS = ("[UNK]", "<unk>")  # of WordPiece and SentencePiece, where nothing names one
 UNKNOWN_TEXT = "\U00013000"  # an Egyptian hieroglyph: most vocabularies do not have it
@@ -36,7 +34,7 @@ _ONE = r"(?:[^\\^$.|?*+()\[\]{}]|\\[nrstdw]|\[[^\[\]]+\])"
 _BRANCH = rf"{_ONE}+(?:\+|\{{[1-9]\d?,\}})?"
 HARMLESS_PATTERN = re.compile(rf"{_BRANCH}(?:\|{_BRANCH})*")
 LONGEST_PATTERN = 200  # characters, all of which may be tried at each place of a text
-BASIC_PLANE = [*range(0xD800), *range(0xE000, 0x10000)]  # of Unicode: all characters in common use
+BASIC_PLANE = (range(0xD800), range(0xE000, 0x10000))  # of Unicode: all characters in common use
 _ONE_AT_A_TIME = threading.Lock()
 
 
@@ -60,17 +58,13 @@ def build_tokenizer(
     special = backend.encode("").ids
     if not special:
         raise ModelError("tokenizer.json: adds no special tokens, so that an empty text would have no tokens at all")
-    largest_id = max([*backend.get_vocab(with_added_tokens=True).values(), *special])
-    if largest_id >= config.vocab_size:
-        raise ModelError(
-            f"tokenizer.json: has the token id {largest_id}, but the model has {config.vocab_size} embeddings"
-        )
+    largest, size = max([*backend.get_vocab(with_added_tokens=True).values(), *special]), config.vocab_size
+    if largest >= size:
+        raise ModelError(f"tokenizer.json: has the token id {largest}, but the model has {size} embeddings")
     if max_seq_length is None:
-        max_seq_length = min(usual_length or config.longest_text, config.longest_text)
-        if max_seq_length <= len(special):
-            raise ModelError(
-                f"the model cuts texts to {max_seq_length} tokens, but tokenizer.json adds {len(special)} to each"
-            )
+        max_seq_length, more = min(usual_length or config.longest_text, config.longest_text), len(special)
+        if max_seq_length <= more:
+            raise ModelError(f"the model cuts texts to {max_seq_length} tokens, but tokenizer.json adds {more} to each")
     check_max_seq_length(max_seq_length, config)
     settings = parse_json_object(files.get("tokenizer_config.json", b"{}"), "tokenizer_config.json")
     named = getattr(backend.model, "unk_token", None) or token_content(settings.get("unk_token"))
@@ -97,9 +91,7 @@ def load_backend(files: Files, segments_of_pairs: bool) -> tokenizers.Tokenizer:
     if "tokenizer.json" in files:
         return _from_json(files["tokenizer.json"])
     if "vocab.txt" not in files:
-        raise ModelError(
-            "neither tokenizer.json nor vocab.txt is there: this is not the folder of a model with its tokenizer"
-        )
+        raise ModelError("neither tokenizer.json nor vocab.txt is there: not the folder of a model with its tokenizer")
     names = ("tokenizer_config.json", "special_tokens_map.json", "added_tokens.json")
     config, special, others = (parse_json_object(files.get(name, b"{}"), name) for name in names)
     added: list[str | None] = list(others)
@@ -129,10 +121,9 @@ def _word_piece(
     Of the tokens in `added`, a vocab.txt can do with the special ones alone.
     """
     tokenizer_class = settings.get("tokenizer_class") or "BertTokenizer"
+    remedy = "needs a tokenizer.json: save one with transformers"
     if tokenizer_class not in ("BertTokenizer", "BertTokenizerFast"):
-        raise ModelError(
-            f"tokenizer_config.json: {tokenizer_class!r:.80} needs a tokenizer.json: save one with transformers"
-        )
+        raise ModelError(f"tokenizer_config.json: {tokenizer_class!r:.80} {remedy}")
     try:
         tokens = vocabulary.decode("utf-8").removesuffix("\n").split("\n")
     except UnicodeDecodeError as error:
@@ -145,11 +136,10 @@ def _word_piece(
         raise ModelError(f"vocab.txt: the special tokens {', '.join(missing)!r:.80} are not in it")
     others = [token for token in added if token not in special.values()]
     if others:
-        raise ModelError(f"the added token {others[0]!r:.80} needs a tokenizer.json: save one with transformers")
+        raise ModelError(f"the added token {others[0]!r:.80} {remedy}")
     cls, sep, accents = special["cls_token"], special["sep_token"], settings.get("strip_accents")
-    tokenizer = tokenizers.Tokenizer(
-        models.WordPiece(vocab, unk_token=special["unk_token"], max_input_chars_per_word=100)
-    )
+    model = models.WordPiece(vocab, unk_token=special["unk_token"], max_input_chars_per_word=100)
+    tokenizer = tokenizers.Tokenizer(model)
     tokenizer.normalizer = normalizers.BertNormalizer(
         clean_text=True,
         handle_chinese_chars=bool(settings.get("tokenize_chinese_chars", True)),
@@ -177,7 +167,7 @@ def _from_json(data: bytes) -> tokenizers.Tokenizer:
         special = tokenizer.num_special_tokens_to_add(is_pair=False)
         tokenizer.enable_truncation(special + 1)
         with _no_standard_error():
-            length = len(tokenizer.encode(UNKNOWN_TEXT).ids)
+            length = max(len(tokenizer.encode(text).ids) for text in ("", UNKNOWN_TEXT))
         tokenizer.no_truncation()
     if length > special + 1:
         raise ModelError(f"tokenizer.json: makes {length} tokens of a text that is to be cut to {special + 1}")
@@ -200,7 +190,8 @@ def _check_steps(steps: list[Any]) -> None:
         if step.get("type") == "Precompiled":  # the replacements of SentencePiece, which fail at single characters
             with damage_is_model_error("tokenizer.json: its precompiled_charsmap is damaged"), _no_standard_error():
                 table = base64.b64decode(str(step.get("precompiled_charsmap")), validate=True)
-                normalizers.Precompiled(table).normalize_str("\n".join(map(chr, BASIC_PLANE)))
+                texts = "\n".join(chr(code) for part in BASIC_PLANE for code in part)
+                normalizers.Precompiled(table).normalize_str(texts)
 
 
 @contextlib.contextmanager
