@@ -1,7 +1,8 @@
 """Sort by length, cut where padding would waste: one planner for encoding and for training.
 
-A batch is a rectangle: its rows are texts, and all are filled up to the longest with padding (.), which the model multiplies
-like real tokens (#), for nothing. So texts are sorted by their number of tokens, and neighbours in length go together:
+A batch is a rectangle: its rows are texts, and all are filled up to the longest with padding (.). The model computes with
+padding as with real tokens (#), for nothing. So texts are sorted by their number of tokens, and neighbours in length go
+together:
 
     one batch                   cut once
     # # # . . . . . .           # # #

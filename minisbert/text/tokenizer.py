@@ -1,14 +1,14 @@
 """From texts to token ids to batches.
 
-A model knows a fixed vocabulary of some ten thousand tokens: frequent words, and pieces of words to write all others with.
-Korean needs few tokens for it, because endings and particles are pieces of their own:
+A model knows a fixed vocabulary of some ten thousand tokens: frequent words, and pieces of which other words are made. In
+Korean, particles and endings are such pieces (## = it continues a word):
 
     밥을 먹는다.  ->  [CLS] 밥 ##을 먹 ##는다 . [SEP]  ->  2 5 6 7 8 9 3
 
-Where the division comes from (WordPiece: Schuster & Nakajima 2012; Devlin et al. 2018) is the affair of the `tokenizers`
-package and of the model's tokenizer.json: see tokenizer_files.py. This page is about three things that can go wrong with a
-text on the way, and that a user is told of: it is cut, it is unknown, or it is decomposed.
-Axis letters: see layers.py; N texts.
+The division (WordPiece: Schuster & Nakajima 2012; Devlin et al. 2018) is done by the `tokenizers` package, as the model's
+tokenizer.json says: see tokenizer_files.py. Here is what comes before and after it. Three things can go wrong with a text,
+and each is counted: it is too long and is cut, it holds unknown words, or its Hangul is decomposed.
+Axis letters: see layers.py.
 """
 
 import contextlib
@@ -38,9 +38,9 @@ class TokenizedTexts:
     ids: npt.NDArray[np.int32]  # (sum of lengths,)
     ends: npt.NDArray[np.int64]  # (N,), where each text ends in `ids`
     truncated: int  # texts cut to max_seq_length: their ends have no part in the vector
-    unknown: int  # tokens [UNK]: words that the vocabulary cannot write, whose meaning is lost
-    # Texts not in Unicode normal form C. macOS types 밥 as the three letters ㅂㅏㅂ, which look the same on the screen but
-    # are other characters: a Korean vocabulary has only the composed syllable, so that most words become [UNK].
+    unknown: int  # tokens [UNK]: words that no pieces make up, so that their meaning is lost
+    # Texts not in Unicode normal form C. macOS writes 밥 in file names as three letters, which look the same on the screen. A
+    # Korean vocabulary has only the composed syllable, so most of their words become [UNK].
     not_nfc: int
 
     @functools.cached_property
