@@ -24,6 +24,7 @@ from typing import BinaryIO
 
 from minisbert.errors import InputError, check_unicode
 
+FORMS = (".jsonl", ".csv", ".tsv")  # those with names; others are plain text to `read_texts`, .tsv to `read_table`
 LONGEST_LINE = 1 << 28  # bytes; beyond it, this is no text but perhaps /dev/zero, which would fill the memory
 UTF_16_MARKS = (b"\xff\xfe", b"\xfe\xff")
 # What to do with a bad row, given its error, before the next one is read. Without such a function the error is raised.
@@ -45,7 +46,7 @@ def read_texts(file: BinaryIO, name: str, text_field: str = "text") -> Iterator[
         InputError: a line is not UTF-8, not of its form, or lacks the text; the message gives file:line.
     """
     lines = read_lines(file, name)
-    if Path(name).suffix.lower() not in (".jsonl", ".csv", ".tsv"):
+    if _form(name) not in FORMS:
         return lines
     return _choose(_rows(lines, name, only=text_field), name, text_field)
 
@@ -87,7 +88,7 @@ def read_table(
             if column not in header:
                 raise InputError(f"{path}:1: no column {column!r}; {known}")
         numbers = [name for name in header if re.fullmatch(r"[\d.\s-]+", name)]
-        if numbers and not columns and path.suffix.lower() != ".jsonl":
+        if numbers and not columns and _form(str(path)) != ".jsonl":
             raise InputError(f"{where}: {numbers[0]!r:.40} names no column; the first line must hold the column names")
         if len(set(header)) < len(header):
             raise InputError(f"{where}: two columns have the same name; {known}")
@@ -171,14 +172,18 @@ def _hint(line: bytes) -> str:
     return "expected UTF-8 text; if it is in CP949, convert it: iconv -f cp949 -t utf-8"
 
 
+def _form(name: str) -> str:
+    return Path(name).suffix.lower()
+
+
 def _rows(
     lines: Iterator[str], name: str, only: str | None = None, on_bad_row: BadRow | None = None
 ) -> Iterator[tuple[str, list[str]]]:
     """Where each row begins, and its values; the names of the columns come first."""
-    suffix = Path(name).suffix.lower()
-    if suffix == ".jsonl":
+    form = _form(name)
+    if form == ".jsonl":
         return _json_rows(lines, name, only, on_bad_row)
-    if suffix == ".csv":
+    if form == ".csv":
         return _csv_rows(lines, name)
     return ((f"{name}:{number}", line.split("\t")) for number, line in enumerate(lines, start=1))
 
