@@ -55,3 +55,15 @@ class NonFiniteError(MinisbertError, ArithmeticError):
     """A vector or a loss came out NaN or infinite; a weight that is so in its file is a `ModelError`."""
 
     exit_code = 6
+
+
+def check_unicode(text: str, where: str) -> None:
+    r"""Refuse half of a surrogate pair, which JSON ("\ud800") and command lines that are not UTF-8 can hold.
+
+    Raises:
+        InputError: the message begins with `where`.
+    """
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError as error:
+        raise InputError(f"{where}: character {error.start + 1} is no Unicode character; expected UTF-8") from None

@@ -13,7 +13,7 @@ Data: Ham et al. 2020, "KorNLI and KorSTS". Axis letters: see models/layers.py.
 
 import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -21,11 +21,15 @@ import numpy.typing as npt
 from minisbert.errors import InputError
 from minisbert.similarity import similarity_pairwise
 
-if TYPE_CHECKING:
-    from minisbert.sentence_encoder import SentenceEncoder
-
 Numbers = npt.NDArray[np.float64]
 FUNCTIONS = ("cosine", "euclidean", "manhattan", "dot")
+
+
+class Model(Protocol):
+    """What can be measured, such as a `SentenceEncoder`."""
+
+    def encode(self, sentences: list[str], *, show_progress_bar: bool | None) -> Any:
+        """Vectors (N, D), one for each text."""
 
 
 def pearson(x: npt.ArrayLike, y: npt.ArrayLike) -> float:
@@ -96,7 +100,7 @@ class EmbeddingSimilarityEvaluator:
             for correlation in ("pearson", "spearman")
         }
 
-    def __call__(self, model: "SentenceEncoder") -> dict[str, float]:
+    def __call__(self, model: Model) -> dict[str, float]:
         """Encode both sides and correlate.
 
         Returns:

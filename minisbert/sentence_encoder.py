@@ -98,7 +98,8 @@ class SentenceEncoder(nn.Module):
         folder = read_folder(path)
         architecture = architecture_of(folder.config)
         config = architecture.read_config(folder.config)
-        tokenizer = build_tokenizer(folder, config, max_seq_length)
+        files, usual_length = folder.tokenizer_files, folder.max_seq_length
+        tokenizer = build_tokenizer(files, config, max_seq_length, usual_length, folder.lowercase)
         encoder = architecture.empty_encoder(config).to(dtype)
         model = cls(encoder, Pooling(folder.pooling_mode), tokenizer, folder)
         weights = path / folder.encoder_path

@@ -110,7 +110,12 @@ def xlm_roberta_folder(path: Path) -> Path:
 
 
 def charsmap(character: str, replacement: str) -> str:
-    """SentencePiece's table of replacements, with one in it; its layout is told in tokenization.py."""
+    """The table of replacements that SentencePiece compiles, with one in it.
+
+    The table is a trie over UTF-8 bytes, a "double array" of 32-bit units (github.com/s-yata/darts-clone), then all
+    replacements, each ended by a zero byte. The child of the unit at i for byte b is at i ^ offset ^ b; the unit at
+    i ^ offset is the leaf, if there is one, and says where the replacement begins.
+    """
     units = [0] * 256
     position = 0
     for base, byte in enumerate(character.encode()):

@@ -11,19 +11,48 @@ ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "minisbert"
 SCRIPTS = [path for path in sorted([*PACKAGE.rglob("*.py"), *ROOT.glob("*.py")]) if path.stem != "__init__"]
 MODULES = {".".join(path.relative_to(ROOT).with_suffix("").parts) for path in SCRIPTS if PACKAGE in path.parents}
+# Rooms may import from lower lines and from themselves; models/ from errors alone. `python -m minisbert.evaluation` is a door.
+FLOORS = """
+    encode train
+    cli
+    training search
+    sentence_encoder
+    text storage distributed
+    models files devices evaluation
+    errors similarity progress
+"""
+FLOOR_OF = {room: number for number, line in enumerate(FLOORS.split("\n")) for room in line.split()}
 PACKAGES = {"torch", "tokenizers", "safetensors", "huggingface_hub", "numpy"}
+
+
+def is_door(node: ast.stmt) -> bool:
+    """Whether it is what a file does when it is run, `if __name__ == "__main__": ...`."""
+    return isinstance(node, ast.If) and ast.unparse(node.test) == "__name__ == '__main__'"
 
 
 def imported(path: Path) -> list[str]:
     """All modules that a file imports, wherever in it: "torch.nn", "minisbert.models.bert"."""
     names = []
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+    program = ast.parse(path.read_text(encoding="utf-8"))
+    program.body = [node for node in program.body if not is_door(node)]
+    for node in ast.walk(program):
         if isinstance(node, ast.Import):
             names += [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"{path.name}: relative imports hide where a name comes from"
             names += [f"{node.module}.{alias.name}" for alias in node.names]
     return names
+
+
+@pytest.mark.parametrize("path", SCRIPTS, ids=lambda path: path.relative_to(ROOT).as_posix())
+def test_imports_go_one_way(path):
+    room = path.relative_to(PACKAGE if PACKAGE in path.parents else ROOT).with_suffix("").parts[0]
+    assert room in FLOOR_OF, f"{room} has no floor yet"
+    for name in imported(path):
+        if name.startswith("minisbert.") and name != "minisbert.__version__":
+            other = name.split(".")[1].replace("SentenceEncoder", "sentence_encoder")
+            lower = FLOOR_OF[other] > FLOOR_OF[room] and (room != "models" or other == "errors")
+            assert other == room or lower, f"{path.name} may not import {name}"
 
 
 @pytest.mark.parametrize("path", SCRIPTS, ids=lambda path: path.stem)
@@ -39,7 +68,7 @@ def test_modules_only_define(path):
     assert isinstance(docstring, ast.Expr)
     for statement in statements:
         if isinstance(statement, ast.If):
-            assert ast.unparse(statement.test) in ("TYPE_CHECKING", "__name__ == '__main__'")
+            assert is_door(statement) or ast.unparse(statement.test) == "TYPE_CHECKING"
         else:
             assert isinstance(statement, definitions), f"line {statement.lineno} does work at import"
 

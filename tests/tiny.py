@@ -15,7 +15,8 @@ from minisbert.models.pooling import Pooling
 from minisbert.models.registry import ARCHITECTURES
 from minisbert.sentence_encoder import SentenceEncoder
 from minisbert.storage.folder import ModelFolder
-from minisbert.text.tokenizer import Tokenizer, load_backend
+from minisbert.text.tokenizer import Tokenizer
+from minisbert.text.tokenizer_files import load_backend
 
 STANDARD_DEVIATION = 0.2
 SPECIAL_TOKENS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]

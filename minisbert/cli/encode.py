@@ -24,9 +24,9 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from minisbert.cli.shared import Say, command_parser, exit_code_of, open_closed_streams
-from minisbert.errors import InputError
+from minisbert.errors import InputError, check_unicode
 from minisbert.storage.vectors import check_output
-from minisbert.text.rows import check_unicode, read_texts
+from minisbert.text.rows import read_texts
 
 
 def build_parser(prog: str) -> argparse.ArgumentParser:

@@ -20,8 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from minisbert.cli.shared import Say, Terminated, command_parser, exit_code_of, open_closed_streams, weights_folder
-from minisbert.errors import INTERRUPTED_EXIT_CODE, InputError
-from minisbert.text.rows import check_unicode
+from minisbert.errors import INTERRUPTED_EXIT_CODE, InputError, check_unicode
 from minisbert.training.log import METRICS
 from minisbert.training.plan import add_flags, check_flags, check_number
 from minisbert.training.recipes import RECIPES, Recipe, describe_recipes, own_recipe

@@ -1,15 +1,25 @@
 """Sort by length, cut where padding would waste: one planner for encoding and for training.
 
-A batch is a rectangle of rows x longest length, and what its shorter rows leave empty is multiplied for nothing. So
-texts are sorted by their number of tokens and cut into groups of neighbouring lengths such that the total cost is
-smallest, where
+A batch is a rectangle: its rows are texts, and all are filled up to the longest with padding (.). The model computes with
+padding as with real tokens (#), for nothing. So texts are sorted by their number of tokens, and neighbours in length go
+together:
+
+    one batch                   cut once
+    # # # . . . . . .           # # #
+    # # # . . . . . .           # # #
+    # # # . . . . . .           # # #                   3 x 3 =  9 tokens
+    # # # # # # # # .           # # # # # # # # .
+    # # # # # # # # #           # # # # # # # # #       2 x 9 = 18 tokens
+    5 x 9 = 45 tokens           27 tokens, but one batch more
+
+Why not cut everywhere? A batch costs something besides its tokens: the weights are read from memory and kernels are launched
+once for each. `batch_cost` says how much, in tokens: the number of tokens that could be computed in that time. So
 
     cost of a batch = rows x longest length + batch_cost
 
-and `batch_cost` stands for what a batch costs besides its tokens (reading the weights, launching kernels), in tokens.
-With batch_cost 0 every length would get batches of its own and no padding at all; a larger one merges neighbouring
-lengths. A group that is larger than the memory budget is divided into equal batches. (Where the budget is tight, cuts
-inside a length could do a little better: by 1 % on KorSTS, for much more planning.)
+With batch_cost 0 every length gets batches of its own and no padding at all; a larger one merges neighbouring lengths. The
+cuts are those of the smallest total cost. A group that is larger than the memory budget is divided into equal batches.
+(Where the budget is tight, cuts inside a length could do a little better: by 1 % on KorSTS, for much more planning.)
 """
 
 from collections.abc import Sequence
@@ -42,8 +52,8 @@ def plan_batches(lengths: Sequence[int] | npt.NDArray[np.integer], max_tokens: i
     ends = np.cumsum(counts)
     begins = ends - counts
 
-    # Shortest path over the distinct lengths: least[j] is the cost of all texts of the first j lengths, and the last
-    # group of the best division starts at length start[j].
+    # The best cuts for the first j lengths are one last group, of the lengths start[j] to j - 1, behind the best cuts for
+    # what comes before it; least[j] is their cost. So all starts are tried for each j, from the shortest length upwards.
     least = np.zeros(len(widths) + 1)
     start = np.zeros(len(widths) + 1, dtype=np.int64)
     for j in range(1, len(widths) + 1):

@@ -18,7 +18,7 @@ from typing import NamedTuple
 
 from minisbert.errors import HubError, InputError
 from minisbert.files import flush_to_disk
-from minisbert.text.tables import BadRow
+from minisbert.text.rows import BadRow
 from minisbert.training.examples import Example, nli_triplets, read_nli
 
 REPOSITORY = "https://raw.githubusercontent.com/kakaobrain/kor-nlu-datasets"

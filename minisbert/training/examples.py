@@ -18,7 +18,7 @@ from typing import NamedTuple, Protocol
 
 from minisbert.distributed import process_count, share_of_rows
 from minisbert.errors import InputError
-from minisbert.text.tables import BadRow, bad_row_goes_to, check_not_empty, number_between, read_table
+from minisbert.text.rows import BadRow, bad_row_goes_to, check_not_empty, number_between, read_table
 
 LARGEST_SCORE = 5.0  # of KorSTS: the same meaning
 NLI_LABELS = ("entailment", "neutral", "contradiction")

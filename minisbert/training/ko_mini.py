@@ -26,7 +26,8 @@ from minisbert.models.registry import ARCHITECTURES
 from minisbert.sentence_encoder import SentenceEncoder
 from minisbert.storage.folder import ModelFolder
 from minisbert.text.rows import read_lines
-from minisbert.text.tokenizer import Tokenizer, load_backend
+from minisbert.text.tokenizer import Tokenizer
+from minisbert.text.tokenizer_files import load_backend
 from minisbert.training import corpora
 from minisbert.training.examples import NLI_LABELS, Example, read_nli, sts_examples
 

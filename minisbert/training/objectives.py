@@ -10,7 +10,7 @@ import torch.distributed as distributed
 from minisbert.errors import InputError
 from minisbert.evaluation import EmbeddingSimilarityEvaluator
 from minisbert.progress import progress_bar
-from minisbert.text.tables import BadRow
+from minisbert.text.rows import BadRow
 from minisbert.training import corpora, ko_mini
 from minisbert.training.examples import (
     Batches,

@@ -12,7 +12,7 @@ import torch
 
 from minisbert import SentenceEncoder
 from minisbert.errors import InputError
-from minisbert.text import tokenizer as tokenization
+from minisbert.text import long_text
 from minisbert.text.tokenizer import Tokenizer
 from tests.tiny import CONFIGS, SENTENCES, tiny_folder, tiny_model
 
@@ -111,13 +111,13 @@ def random_text(generator):
 @pytest.mark.parametrize("strip_accents", [True, False])
 @pytest.mark.parametrize("max_seq_length", [3, 8, 64])
 def test_E4_the_start_of_a_text_has_the_first_tokens_of_the_whole(monkeypatch, strip_accents, max_seq_length):
-    monkeypatch.setattr(tokenization, "CHARACTERS_PER_TOKEN", 2)  # cut early, often too early
+    monkeypatch.setattr(long_text, "CHARACTERS_PER_TOKEN", 2)  # cut early, often too early
     backend = tiny_model().tokenizer.backend
     backend.normalizer = tokenizers.normalizers.BertNormalizer(strip_accents=strip_accents, lowercase=strip_accents)
     backend.model.max_input_chars_per_word = 20
     backend.add_special_tokens(["<한국>", "[a]"])
     tokenizer = Tokenizer(backend, 0, max_seq_length, "[UNK]")
-    assert tokenization._longest_word(backend) is not None
+    assert long_text.longest_word(backend) is not None
     generator = random.Random(max_seq_length)
     texts = [random_text(generator) for _ in range(200)]
     cut = tokenizer(texts)
@@ -128,7 +128,7 @@ def test_E4_the_start_of_a_text_has_the_first_tokens_of_the_whole(monkeypatch, s
 
 
 def test_E4_texts_are_not_cut_where_the_end_could_decide_about_the_start(monkeypatch):
-    monkeypatch.setattr(tokenization, "CHARACTERS_PER_TOKEN", 2)
+    monkeypatch.setattr(long_text, "CHARACTERS_PER_TOKEN", 2)
     pieces = [("<unk>", 0.0), ("▁", -1.0), ("a", -5.0), ("aa", -2.0), ("aab", -1.0), ("b", -5.0)]
     unigram = tokenizers.Tokenizer(tokenizers.models.Unigram(pieces, unk_id=0))
     unigram.pre_tokenizer = tokenizers.pre_tokenizers.Metaspace()

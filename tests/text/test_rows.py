@@ -5,9 +5,9 @@ import json
 
 import pytest
 
-from minisbert.errors import InputError
+from minisbert.errors import InputError, check_unicode
 from minisbert.text import rows as text_input
-from minisbert.text.rows import check_unicode, read_texts
+from minisbert.text.rows import read_texts
 
 
 def read(data, name="a.txt", field="text"):
