@@ -1,10 +1,11 @@
-"""Files: strict JSON in, whole files out.
+"""Files: strict JSON in, hashes, whole files out.
 
 A file is written under a temporary name beside its final one, brought to the disk and renamed, so that nothing
 half-written is ever seen under the final name and what stood there before survives every failure.
 """
 
 import contextlib
+import hashlib
 import json
 import math
 import os
@@ -12,10 +13,11 @@ import re
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, Literal
 
 from minisbert.errors import ModelError
 
+BLOCK = 1 << 20  # bytes of a file that are hashed at a time
 LARGEST_JSON = 16 * 2**20  # bytes; a config.json has some hundred
 # A name that stays inside its folder on every system: no separator, no drive, no "..", short.
 PLAIN_NAME = re.compile(r"\w[\w.-]{0,99}", re.ASCII)
@@ -105,6 +107,25 @@ def refuse_pointer(path: Path) -> None:
         raise ModelError(f"{path}: cannot be read: {error.strerror}") from None
     if start.startswith(b"version https://git-lfs"):
         raise ModelError(f"{path}: a git-lfs pointer, not the file itself; run `git lfs pull`")
+
+
+def file_hash(path: Path, algorithm: Literal["sha256", "sha1", "git"]) -> str:
+    r"""The hash of a file's contents, in hexadecimal digits.
+
+    Args:
+        path: a file of any size; it is read in blocks.
+        algorithm: "git" is what git names a file by, the SHA-1 of b"blob <size>\0" and the contents after it.
+
+    Raises:
+        OSError: the file cannot be read.
+    """
+    digest = hashlib.sha256() if algorithm == "sha256" else hashlib.sha1()
+    with path.open("rb") as file:
+        if algorithm == "git":
+            digest.update(f"blob {os.fstat(file.fileno()).st_size}\0".encode())
+        while block := file.read(BLOCK):
+            digest.update(block)
+    return digest.hexdigest()
 
 
 def one_line(error: object) -> str:

@@ -14,7 +14,6 @@ changed takes none.
 """
 
 import contextlib
-import hashlib
 import os
 import re
 from collections.abc import Callable, Iterable
@@ -22,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from minisbert.errors import HubError, ModelError
-from minisbert.files import PLAIN_NAME, read_json_object, replacing, write_json
+from minisbert.files import PLAIN_NAME, file_hash, read_json_object, replacing, write_json
 from minisbert.storage.folder import CONFIG, MODULES, SENTENCE_CONFIGS, SENTENCE_TRANSFORMERS_CONFIG, TOKENIZER_FILES
 from minisbert.storage.weights import PYTORCH_BIN, SAFETENSORS, SAFETENSORS_INDEX
 
@@ -195,15 +194,10 @@ def write_commit(cache: Path, revision: str, commit: str) -> None:
 
 
 def _has_hash(path: Path, expected: str | None) -> bool:
-    """Whether a file has this SHA-256, or this SHA-1 as git computes it; True if `expected` is no hash at all."""
+    """Whether a file has this SHA-256 or SHA-1; True if `expected` is no hash at all."""
     if expected is None or not HASH.fullmatch(expected):
         return True
     if len(expected) == 64:
-        digests = [hashlib.sha256()]
-    else:  # of the plain contents, too: some mirrors name files so
-        digests = [hashlib.sha1(f"blob {path.stat().st_size}\0".encode()), hashlib.sha1()]
-    with path.open("rb") as data:
-        while block := data.read(1 << 20):
-            for digest in digests:
-                digest.update(block)
-    return expected in [digest.hexdigest() for digest in digests]
+        return file_hash(path, "sha256") == expected
+    # Git's is the rule; some mirrors name files by the SHA-1 of the contents alone.
+    return file_hash(path, "git") == expected or file_hash(path, "sha1") == expected

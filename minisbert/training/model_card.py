@@ -15,11 +15,10 @@ from typing import Any
 import numpy as np
 
 from minisbert.cli.display import printable
-from minisbert.files import replacing, write_json
+from minisbert.files import file_hash, replacing, write_json
 from minisbert.sentence_encoder import SentenceEncoder
 from minisbert.storage.hub import is_hub_name
 from minisbert.training import ko_mini as mini
-from minisbert.training.corpora import git_hash
 from minisbert.training.examples import Example
 from minisbert.training.losses import Loss
 from minisbert.training.recipes import RECIPES, Recipe
@@ -100,7 +99,7 @@ def write_training_record(
         "recipe": asdict(recipe),
         "flags": flags,
         "overridden": _overridden(recipe),
-        "data": {path.name: {"git_hash": git_hash(path)} for each in sets for path in each.paths},
+        "data": {path.name: {"git_hash": file_hash(path, "git")} for each in sets for path in each.paths},
         "scores": {name: None if math.isnan(value) else value for name, value in scores.items()},  # JSON has no NaN
         "seconds": round(seconds, 1),
         "versions": versions(),
