@@ -1,4 +1,4 @@
-"""Proves that JSON is read strictly, that hashes are those of git and hashlib, and that a file is written whole or not at all."""
+"""Proves that JSON is read strictly, that hashes are those of hashlib and git, and that a file is written whole or not."""
 
 import hashlib
 import json

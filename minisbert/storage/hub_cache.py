@@ -21,9 +21,9 @@ from pathlib import Path
 from typing import Any
 
 from minisbert.errors import HubError, ModelError
-from minisbert.files import PLAIN_NAME, file_hash, read_json_object, replacing, write_json
+from minisbert.files import file_hash, read_json_object, replacing, write_json
 from minisbert.storage.folder import CONFIG, MODULES, SENTENCE_CONFIGS, SENTENCE_TRANSFORMERS_CONFIG, TOKENIZER_FILES
-from minisbert.storage.weights import PYTORCH_BIN, SAFETENSORS, SAFETENSORS_INDEX
+from minisbert.storage.weights import PYTORCH_BIN, SAFETENSORS, SAFETENSORS_INDEX, read_shard_index
 
 SMALL_FILES = (CONFIG, MODULES, SENTENCE_TRANSFORMERS_CONFIG, *SENTENCE_CONFIGS, *TOKENIZER_FILES)
 MODULE_CONFIG = re.compile(r"\d_[A-Za-z]+/config\.json")  # 1_Pooling/config.json
@@ -86,7 +86,7 @@ class Snapshot:
         needed = list(self.recorded)
         if not there(SAFETENSORS) and there(SAFETENSORS_INDEX):
             try:
-                needed += _shards(self.folder / SAFETENSORS_INDEX)
+                needed += read_shard_index(self.folder / SAFETENSORS_INDEX).values()
             except ModelError:  # damaged: as good as missing
                 return SAFETENSORS_INDEX
         elif not there(SAFETENSORS) and not there(PYTORCH_BIN):
@@ -156,20 +156,9 @@ def files_to_read(available: Iterable[str], open_file: Callable[[str], Path]) ->
     if SAFETENSORS in files:
         return [*wanted, SAFETENSORS]
     if SAFETENSORS_INDEX in files:
-        shards = _shards(open_file(SAFETENSORS_INDEX))
-        return [*wanted, SAFETENSORS_INDEX, *(shard for shard in shards if shard in files)]
+        shards = set(read_shard_index(open_file(SAFETENSORS_INDEX)).values())
+        return [*wanted, SAFETENSORS_INDEX, *(file for file in files if file in shards)]
     return [*wanted, PYTORCH_BIN] if PYTORCH_BIN in files else wanted
-
-
-def _shards(index: Path) -> list[str]:
-    weight_map = read_json_object(index).get("weight_map")
-    if not isinstance(weight_map, dict):
-        raise ModelError(f"{index}: expected a weight_map from tensor to file name")
-    shards = sorted({str(shard) for shard in weight_map.values()})
-    outside = [shard for shard in shards if not PLAIN_NAME.fullmatch(shard)]
-    if outside:
-        raise ModelError(f"{index}: names the file {outside[0]!r:.80}, which is not in this folder")
-    return shards
 
 
 def read_commit(cache: Path, revision: str) -> str | None:

@@ -8,7 +8,6 @@ Formats: https://github.com/huggingface/safetensors (8 bytes of length, a JSON h
 """
 
 import errno
-import functools
 import os
 import zipfile
 from collections.abc import Callable, Mapping, Sequence
@@ -187,71 +186,74 @@ def _open(folder: Path) -> dict[str, StoredTensor]:
     if (folder / SAFETENSORS).exists():
         return _open_safetensors(folder / SAFETENSORS)
     if (folder / SAFETENSORS_INDEX).exists():
-        return _open_shards(folder)
+        return _open_shards(folder / SAFETENSORS_INDEX)
     if (folder / PYTORCH_BIN).exists():
         return _open_pytorch_bin(folder / PYTORCH_BIN)
     raise ModelError(f"{folder}: no weights: neither {SAFETENSORS}, {SAFETENSORS_INDEX} nor {PYTORCH_BIN} is there")
 
 
 def _open_safetensors(path: Path) -> dict[str, StoredTensor]:
-    header = _read_header(path)
-    try:
-        safetensors.safe_open(path, framework="pt")  # checks that the ranges in the header fit the file
-    except (safetensors.SafetensorError, OSError) as error:
-        raise ModelError(f"{path}: not a safetensors file: {one_line(error)}") from None
-
-    return {
-        name: StoredTensor(
-            path, str(entry["dtype"]), tuple(entry["shape"]), functools.partial(_read_tensor, path, name)
-        )
-        for name, entry in header.items()
-        if name != "__metadata__"
-    }
-
-
-def _read_tensor(path: Path, name: str) -> Tensor:
-    # Opened anew for every tensor: what is mapped into memory is then given back when the tensor is.
-    with safetensors.safe_open(path, framework="pt") as file:
-        tensor: Tensor = file.get_tensor(name)
-    return tensor
-
-
-def _read_header(path: Path) -> dict[str, Any]:
-    """Read a safetensors header as strict JSON: the package itself would accept two tensors of one name."""
     refuse_pointer(path)
     try:
         with path.open("rb") as file:
-            start = file.read(8)
-            length = int.from_bytes(start, "little")
-            size = os.fstat(file.fileno()).st_size
-            if len(start) < 8 or length > size - 8 or length > LARGEST_HEADER:
-                raise ModelError(
-                    f"{path}: not a safetensors file, or cut off: {size} bytes, a header of {length} announced"
-                )
-            return parse_json_object(file.read(length), f"{path}: header")
-    except OSError as error:
-        raise ModelError(f"{path}: cannot be read: {error.strerror}") from None
+            length = int.from_bytes(file.read(8), "little")
+            # The package allows 100 MB, in which so many tensors can be named that they take a gigabyte.
+            if length > LARGEST_HEADER:
+                raise ModelError(f"{path}: not a safetensors file: its header would have {length} bytes")
+            header = file.read(length)
+        # The package checks JSON, dtypes and shapes, and that the tensors fill the rest of the file.
+        with safetensors.safe_open(path, framework="pt") as tensors:
+            stored = {name: _stored_tensor(path, name, tensors.get_slice(name)) for name in tensors.keys()}
+    except (safetensors.SafetensorError, OSError) as error:
+        size = path.stat().st_size
+        raise ModelError(f"{path}: {size} bytes, not a safetensors file, or cut off: {one_line(error)}") from None
+    # The package takes a name that occurs twice for the second of the two; strict JSON refuses it.
+    parse_json_object(header, f"{path}: header")
+    return stored
 
 
-def _open_shards(folder: Path) -> dict[str, StoredTensor]:
-    """Open the files that an index names; a name must be that of a file in the folder itself."""
-    path = folder / SAFETENSORS_INDEX
-    index = read_json_object(path).get("weight_map")
-    if not isinstance(index, dict) or not all(isinstance(name, str) for name in index.values()):
+def _stored_tensor(path: Path, name: str, view: Any) -> StoredTensor:
+    def read() -> Tensor:
+        # Opened anew for every tensor: what is mapped into memory is then given back when the tensor is.
+        with safetensors.safe_open(path, framework="pt") as file:
+            tensor: Tensor = file.get_tensor(name)
+        return tensor
+
+    return StoredTensor(path, view.get_dtype(), tuple(view.get_shape()), read)
+
+
+def read_shard_index(path: Path) -> dict[str, str]:
+    """Read model.safetensors.index.json, which says in which file of its folder each tensor is.
+
+    Returns:
+        Name of a tensor -> name of a file.
+
+    Raises:
+        ModelError: it says something else, or names a file in another folder.
+    """
+    files = read_json_object(path).get("weight_map")
+    if not isinstance(files, dict) or not all(isinstance(file, str) for file in files.values()):
         raise ModelError(f"{path}: expected a weight_map from tensor to file name")
+    outside = next((file for file in files.values() if not PLAIN_NAME.fullmatch(file)), None)
+    if outside is not None:
+        raise ModelError(f"{path}: names the file {outside!r:.80}, which is not in this folder")
+    return files
+
+
+def _open_shards(path: Path) -> dict[str, StoredTensor]:
+    """Open the files that an index names."""
+    files = read_shard_index(path)
     stored: dict[str, StoredTensor] = {}
-    for name in sorted(set(index.values())):
-        if not PLAIN_NAME.fullmatch(name):
-            raise ModelError(f"{path}: names the file {name!r:.80}, which is not in this folder")
-        if not (folder / name).is_file():
-            raise ModelError(f"{path}: names the file {name!r:.80}, which is missing")
-        for tensor, entry in _open_safetensors(folder / name).items():
-            if tensor in stored:
-                raise ModelError(f"{path}: the tensor {_some([tensor])} is in two files")
-            stored[tensor] = entry
-    absent = [tensor for tensor, name in index.items() if tensor not in stored or stored[tensor].file.name != name]
-    if absent or len(stored) > len(index):
-        strays = absent or [tensor for tensor in stored if tensor not in index]
+    for file in sorted(set(files.values())):
+        if not (path.parent / file).is_file():
+            raise ModelError(f"{path}: names the file {file!r:.80}, which is missing")
+        for name, tensor in _open_safetensors(path.parent / file).items():
+            if name in stored:
+                raise ModelError(f"{path}: the tensor {_some([name])} is in two files")
+            stored[name] = tensor
+    strays = [name for name, file in files.items() if name not in stored or stored[name].file.name != file]
+    strays += [name for name in stored if name not in files]
+    if strays:
         raise ModelError(f"{path}: index and files disagree about {_some(strays)}")
     return stored
 

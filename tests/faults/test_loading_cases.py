@@ -355,11 +355,13 @@ def nested(depth):
     return b'{"a":' + b"[" * depth + b"]" * depth + b"}"
 
 
+MANY_NAMES = ",".join(f'"{i}":{{"dtype":"F32","shape":[0],"data_offsets":[0,0]}}' for i in range(200_000))
 HEADER_LENGTHS = {
     "2^64 - 1": (2**64 - 1, b"{}" * 50),
     "10^8 + 1": (10**8 + 1, b"{}" * 50),
     "99,999,999": (99_999_999, b"{}"),
     "9,000,000": (9_000_000, b" " * 9_000_000),
+    "many names": (len(MANY_NAMES) + 2, b"{" + MANY_NAMES.encode() + b"}"),
 }
 CONFIG_FIELDS = {
     "layers 10^6": {"num_hidden_layers": 10**6},
