@@ -52,20 +52,15 @@ class StoredTensor:
 
 
 def load_checkpoint(
-    folder: Path,
-    model: nn.Module,
-    layers: int,
-    tensor_names: TensorNames,
-    device: str | torch.device | None = None,
+    folder: Path, encoder: nn.Module, tensor_names: TensorNames, device: str | torch.device | None = None
 ) -> dict[str, Tensor]:
-    """Fill the parameters of `model` from the weights in `folder`.
+    """Fill the parameters of an encoder from the weights in a folder.
 
     Args:
         folder: holds one of the three forms of weights; safetensors is preferred.
-        model: parameters of any dtype; they receive the stored values converted to their dtype.
-        layers: number of layers of `model`.
+        encoder: parameters of any dtype; they receive the stored values converted to their dtype.
         tensor_names: what its tensors are called in a checkpoint.
-        device: where to put the parameters of a model on the meta device, which has shapes alone: memory is taken
+        device: where to put the parameters of an encoder on the meta device, which has shapes alone: memory is taken
             after the weights are known to fit. None = leave them where they are.
 
     Returns:
@@ -75,39 +70,40 @@ def load_checkpoint(
         ModelError: there are no weights, a file is damaged, or a tensor is missing, unexpected, of another shape or not
             floating point, and then no parameter has been touched; or a tensor holds NaN or an infinite value.
     """
-    stored = _plain_names(_open(folder), tensor_names.prefix)
-    names = tensor_names.by_checkpoint_name(model, layers)
-    parameters = dict(model.named_parameters())
-    shapes = {
-        checkpoint_name: tuple(parameters[parameter_name].shape) for checkpoint_name, parameter_name in names.items()
-    }
-    _compare(stored, shapes | _pooler_shapes(model, tensor_names), tensor_names, folder)
+    stored = _current_names(_open(folder), tensor_names.prefix)
+    parameters = _by_checkpoint_name(encoder, tensor_names)
+    shapes = {name: tuple(parameter.shape) for name, parameter in parameters.items()}
+    _compare(stored, shapes | _pooler_shapes(encoder, tensor_names), tensor_names, folder)
     if device is not None:
-        model.to_empty(device=device)
-        parameters = dict(model.named_parameters())
+        encoder.to_empty(device=device)
+        parameters = _by_checkpoint_name(encoder, tensor_names)  # the new ones
     with torch.no_grad():
-        for checkpoint_name, parameter_name in names.items():
-            parameters[parameter_name].copy_(_read_finite(checkpoint_name, stored[checkpoint_name]))
-        return {
-            name: _read_finite(name, stored[name]).clone() for name in tensor_names.pooler_weights if name in stored
-        }
+        for name, parameter in parameters.items():
+            parameter.copy_(_read_finite(name, stored[name]))
+    # Copied, for what was read may be the file itself, mapped into memory.
+    return {name: _read_finite(name, stored[name]).clone() for name in tensor_names.pooler_weights if name in stored}
 
 
 def save_checkpoint(
-    folder: Path, model: nn.Module, layers: int, tensor_names: TensorNames, pooler_weights: Mapping[str, Tensor]
+    folder: Path, encoder: nn.Module, tensor_names: TensorNames, pooler_weights: Mapping[str, Tensor]
 ) -> None:
     """Write model.safetensors with the names that other libraries expect.
 
     Pooler weights that were never there (a masked-language model has none) are written as zeros, because readers
-    that want them would otherwise warn; no sentence embedding depends on it.
+    that want them would otherwise warn; no sentence embedding depends on them.
+
+    Args:
+        folder: where to.
+        encoder: all its parameters are written, in their dtype.
+        tensor_names: what they are called in a checkpoint.
+        pooler_weights: by checkpoint name, as `load_checkpoint` returned them.
+
+    Raises:
+        OSError: the file cannot be written.
     """
-    parameters = dict(model.named_parameters())
-    tensors = {
-        checkpoint_name: parameters[parameter_name].detach()
-        for checkpoint_name, parameter_name in tensor_names.by_checkpoint_name(model, layers).items()
-    }
+    tensors = {name: parameter.detach() for name, parameter in _by_checkpoint_name(encoder, tensor_names).items()}
     dtype = next(iter(tensors.values())).dtype
-    for name, shape in _pooler_shapes(model, tensor_names).items():
+    for name, shape in _pooler_shapes(encoder, tensor_names).items():
         tensors[name] = (pooler_weights[name] if name in pooler_weights else torch.zeros(shape)).to(dtype)
     write_tensors(folder / SAFETENSORS, tensors)
 
@@ -129,9 +125,17 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
         flush_to_disk(file)
 
 
-def _pooler_shapes(model: nn.Module, tensor_names: TensorNames) -> dict[str, tuple[int, ...]]:
-    """The pooler is a linear map from D to D."""
-    width = next(model.parameters()).shape[-1]  # of the token embeddings
+def _by_checkpoint_name(encoder: nn.Module, tensor_names: TensorNames) -> dict[str, nn.Parameter]:
+    config: Any = encoder.config
+    parameters = dict(encoder.named_parameters())
+    names = tensor_names.by_checkpoint_name(encoder, config.layers)
+    return {checkpoint_name: parameters[parameter_name] for checkpoint_name, parameter_name in names.items()}
+
+
+def _pooler_shapes(encoder: nn.Module, tensor_names: TensorNames) -> dict[str, tuple[int, ...]]:
+    """The pooler is a linear map from D to D: a weight and a bias."""
+    config: Any = encoder.config
+    width = config.width
     return {name: (width, width) if name.endswith("weight") else (width,) for name in tensor_names.pooler_weights}
 
 
@@ -159,7 +163,7 @@ def _compare(
         raise ModelError(f"{file}: does not fit config.json: {'; '.join(problems[:6])}{more}")
 
 
-def _plain_names(stored: Mapping[str, StoredTensor], prefix: str) -> dict[str, StoredTensor]:
+def _current_names(stored: Mapping[str, StoredTensor], prefix: str) -> dict[str, StoredTensor]:
     """Drop the prefix of masked-language models, and call LayerNorm's parameters as is usual today."""
     plain: dict[str, StoredTensor] = {}
     for name, tensor in stored.items():
