@@ -67,11 +67,6 @@ def parse_json_object(data: bytes, where: str) -> dict[str, Any]:
     return value
 
 
-def read_json(path: Path) -> Any:
-    """Read a JSON file of a model folder; see `parse_json`."""
-    return parse_json(read_small_file(path, LARGEST_JSON), str(path))
-
-
 def read_json_object(path: Path) -> dict[str, Any]:
     """Read a JSON object from a file of a model folder; see `parse_json_object`."""
     return parse_json_object(read_small_file(path, LARGEST_JSON), str(path))
@@ -84,11 +79,8 @@ def read_small_file(path: Path, largest: int) -> bytes:
         ModelError: it cannot be read, or is larger.
     """
     refuse_pointer(path)
-    try:
-        with path.open("rb") as file:
-            data = file.read(largest + 1)
-    except OSError as error:
-        raise ModelError(f"{path}: cannot be read: {error.strerror}") from None
+    with path.open("rb") as file:
+        data = file.read(largest + 1)
     if len(data) > largest:
         raise ModelError(f"{path}: larger than {largest} bytes, which no such file is")
     return data

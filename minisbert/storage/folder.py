@@ -1,8 +1,8 @@
 """The folder of a sentence-embedding model: what its small files say, and how to write them.
 
     config.json                          the encoder (transformers)
-    model.safetensors ...                its weights: checkpoint.py
-    tokenizer.json, vocab.txt ...        its tokenizer: tokenization.py
+    model.safetensors ...                its weights: weights.py
+    tokenizer.json, vocab.txt ...        its tokenizer: text/tokenizer_files.py
     modules.json                         the chain: encoder, pooling, perhaps normalisation
     1_Pooling/config.json                how token vectors become a text vector
     sentence_bert_config.json            the longest text
@@ -22,7 +22,15 @@ from pathlib import Path
 from typing import Any
 
 from minisbert.errors import ModelError
-from minisbert.files import PLAIN_NAME, read_json, read_json_object, read_small_file, replacing, write_json
+from minisbert.files import (
+    LARGEST_JSON,
+    PLAIN_NAME,
+    parse_json,
+    read_json_object,
+    read_small_file,
+    replacing,
+    write_json,
+)
 from minisbert.models.pooling import POOLING_MODES
 from minisbert.similarity import SIMILARITY_FUNCTIONS
 
@@ -30,12 +38,7 @@ CONFIG = "config.json"
 MODULES = "modules.json"
 SENTENCE_TRANSFORMERS_CONFIG = "config_sentence_transformers.json"
 # The first that says something counts; the name depends on the version and the class that saved the model.
-SENTENCE_CONFIGS = (
-    "sentence_bert_config.json",
-    "sentence_roberta_config.json",
-    "sentence_xlm-roberta_config.json",
-    "sentence_xlnet_config.json",
-)
+SENTENCE_CONFIGS = tuple(f"sentence_{kind}_config.json" for kind in ("bert", "roberta", "xlm-roberta", "xlnet"))
 TOKENIZER_FILES = (
     "tokenizer.json",
     "tokenizer_config.json",
@@ -225,7 +228,7 @@ def _read_modules(folder: Path) -> dict[str, str]:
     path = folder / MODULES
     if not path.exists():
         return {"Transformer": ""}
-    entries = read_json(path)
+    entries = parse_json(read_small_file(path, LARGEST_JSON), str(path))
     if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
         raise ModelError(f"{path}: expected a list of modules")
     modules: dict[str, str] = {}

@@ -21,14 +21,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from minisbert.errors import ModelError
-from minisbert.files import (
-    PLAIN_NAME,
-    flush_to_disk,
-    one_line,
-    parse_json_object,
-    read_json_object,
-    refuse_pointer,
-)
+from minisbert.files import PLAIN_NAME, flush_to_disk, one_line, parse_json_object, read_json_object, refuse_pointer
 from minisbert.models.tensor_names import TensorNames
 
 SAFETENSORS = "model.safetensors"

@@ -19,7 +19,7 @@ import pytest
 
 from minisbert import SentenceEncoder
 from minisbert.errors import HubError
-from minisbert.storage import hub
+from minisbert.storage import hub_requests
 from tests.storage.hub_server import HubServer
 from tests.tiny import tiny_folder
 
@@ -66,7 +66,7 @@ for line in sys.stdin:
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always", UserWarning)
             try:
-                answer = {"folder": str(hub.download(**order)), "exit_code": 0}
+                answer = {"folder": str(hub.local_folder(**order)), "exit_code": 0}
             except MinisbertError as error:
                 answer = {"error": str(error), "exit_code": error.exit_code}
         answer["warnings"] = [str(warning.message) for warning in caught]
@@ -76,7 +76,7 @@ for line in sys.stdin:
 
 
 class Worker:
-    """A process with the client, which does what `download` and `encode` are told."""
+    """A process with the client, which does what `local_folder` and `encode` are told."""
 
     def __init__(self, endpoint: str, home: Path, **environment: str) -> None:
         self.cache = home / "hub"
@@ -562,13 +562,13 @@ def test_what_large_files_come_by_may_fail_in_ways_of_its_own(monkeypatch):
                 raise failures.pop()
             return "done"
 
-        return hub._ask(request, "owner/name@main", time.monotonic() + 60)
+        return hub_requests.ask(request, "owner/name@main", time.monotonic() + 60)
 
-    monkeypatch.setattr(hub, "FIRST_PAUSE", 0.001)
+    monkeypatch.setattr(hub_requests, "FIRST_PAUSE", 0.001)
     lost = RuntimeError("Data processing error: CAS service error")
-    assert failing(lost, hub.ATTEMPTS - 1) == "done"
-    with pytest.raises(hub.Unreachable, match=r"cannot be reached \(RuntimeError\)"):
-        failing(lost, hub.ATTEMPTS)
+    assert failing(lost, hub_requests.ATTEMPTS - 1) == "done"
+    with pytest.raises(hub_requests.Unreachable, match=r"cannot be reached \(RuntimeError\)"):
+        failing(lost, hub_requests.ATTEMPTS)
     for error in (ValueError("Invalid pointer path"), RecursionError(), Exception("Invalid URL")):
         with pytest.raises(HubError, match="not a Hugging Face Hub"):
             failing(error, 1)
