@@ -50,7 +50,8 @@ LARGEST_TOKENIZER_FILE = 64 * 2**20  # bytes; that of XLM-RoBERTa has 17 million
 
 # The last part of a module's type is the same in all versions of sentence-transformers, from
 # "sentence_transformers.models.Transformer" to "sentence_transformers.base.modules.transformer.Transformer".
-MODULE_KINDS = ("Transformer", "Pooling", "Normalize")
+MODULES_WRITTEN = {"Transformer": "", "Pooling": "1_Pooling", "Normalize": "2_Normalize"}  # and their folders
+MODULE_KINDS = tuple(MODULES_WRITTEN)
 LEGACY_POOLING_FLAGS = {
     "pooling_mode_cls_token": "cls",
     "pooling_mode_max_tokens": "max",
@@ -160,33 +161,28 @@ def write_folder(folder: Path, contents: ModelFolder, width: int, write_weights:
 
 
 def _write_small_files(folder: Path, contents: ModelFolder, width: int) -> None:
-    paths = {"Transformer": "", "Pooling": "1_Pooling"}
-    if contents.normalize:
-        paths["Normalize"] = "2_Normalize"
-    modules = [
-        {"idx": index, "name": str(index), "path": path, "type": f"sentence_transformers.models.{kind}"}
-        for index, (kind, path) in enumerate(paths.items())
-    ]
-    write_json(folder / MODULES, modules)
-    for path in filter(None, paths.values()):
-        (folder / path).mkdir()
-    known_to_2_1 = list(LEGACY_POOLING_FLAGS.items())[:4]
-    flags = {flag: mode == contents.pooling_mode for flag, mode in known_to_2_1}
-    write_json(folder / "1_Pooling" / CONFIG, {"word_embedding_dimension": width, **flags})
-    write_json(
-        folder / SENTENCE_CONFIGS[0],
-        {"max_seq_length": contents.max_seq_length, "do_lower_case": contents.lowercase},
-    )
-    write_json(
-        folder / SENTENCE_TRANSFORMERS_CONFIG,
-        {
+    modules = {kind: path for kind, path in MODULES_WRITTEN.items() if kind != "Normalize" or contents.normalize}
+    flags = {flag: mode == contents.pooling_mode for flag, mode in LEGACY_POOLING_FLAGS.items()}
+    known_to_2_1 = dict(list(flags.items())[:4])
+    values = {
+        CONFIG: contents.config,
+        MODULES: [
+            {"idx": index, "name": str(index), "path": path, "type": f"sentence_transformers.models.{kind}"}
+            for index, (kind, path) in enumerate(modules.items())
+        ],
+        f"{modules['Pooling']}/{CONFIG}": {"word_embedding_dimension": width, **known_to_2_1},
+        SENTENCE_CONFIGS[0]: {"max_seq_length": contents.max_seq_length, "do_lower_case": contents.lowercase},
+        SENTENCE_TRANSFORMERS_CONFIG: {
             "__version__": LAYOUT_VERSION,
             "prompts": contents.prompts,
             "default_prompt_name": contents.default_prompt_name,
             "similarity_fn_name": contents.similarity_fn_name,
         },
-    )
-    write_json(folder / CONFIG, contents.config)
+    }
+    for path in filter(None, modules.values()):
+        (folder / path).mkdir()
+    for name, value in values.items():
+        write_json(folder / name, value)
     for name, data in contents.tokenizer_files.items():
         with replacing(folder / name) as file:
             file.write(data)

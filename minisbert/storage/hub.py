@@ -129,7 +129,8 @@ def _fetch(name: str, revision: str, cache: Path, token: str | bool | None, dead
         raise HubError(f"{where}: {file}: what was delivered is not what the repository holds (wrong hash); try again")
 
     for file in files_to_read(listed, fetch):
-        fetch(file)
+        if file in listed:
+            fetch(file)
     missing = snapshot.first_missing_file()
     if missing == CONFIG:
         raise HubError(f"{where}: the repository has no {CONFIG}: it holds no transformers model")

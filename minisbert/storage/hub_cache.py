@@ -62,36 +62,34 @@ class Snapshot:
         missing = self.first_missing_file()
         if missing is not None:
             return f"incomplete in the local cache ({missing} is missing)"
-        files = filter(Path.is_file, sorted(self.folder.rglob("*")))
-        present = [path.relative_to(self.folder).as_posix() for path in files]
-        for file in files_to_read(present, lambda file: self.folder / file):
+        for file in files_to_read(self.files(), self.folder.joinpath):
             if not self.is_intact(file):
                 return f"damaged in the local cache ({file} has changed)"
         if self.is_complete():
             self.save_record()
         return None
 
+    def files(self) -> list[str]:
+        """The names of all files, as they are in the repository."""
+        paths = filter(Path.is_file, sorted(self.folder.rglob("*")))
+        return [path.relative_to(self.folder).as_posix() for path in paths]
+
     def first_missing_file(self) -> str | None:
         """The name of a file without which the model cannot be loaded, or None."""
-
-        def there(file: str) -> bool:
-            return (self.folder / file).is_file()
-
-        if not there(CONFIG):
+        files = self.files()
+        if CONFIG not in files:
             return CONFIG
-        if not there("tokenizer.json") and not there("vocab.txt"):
+        if "tokenizer.json" not in files and "vocab.txt" not in files:
             return "tokenizer.json"
-        if there(MODULES) and not any(self.folder.glob("*_Pooling/config.json")):
+        if MODULES in files and not any(file.endswith("_Pooling/config.json") for file in files):
             return "1_Pooling/config.json"
-        needed = list(self.recorded)
-        if not there(SAFETENSORS) and there(SAFETENSORS_INDEX):
-            try:
-                needed += read_shard_index(self.folder / SAFETENSORS_INDEX).values()
-            except ModelError:  # damaged: as good as missing
-                return SAFETENSORS_INDEX
-        elif not there(SAFETENSORS) and not there(PYTORCH_BIN):
+        if not {SAFETENSORS, SAFETENSORS_INDEX, PYTORCH_BIN} & set(files):
             return SAFETENSORS
-        return next((file for file in needed if not there(file)), None)
+        try:
+            needed = [*self.recorded, *files_to_read(files, self.folder.joinpath)]
+        except ModelError:  # a damaged index is as good as none
+            return SAFETENSORS_INDEX
+        return next((file for file in needed if file not in files), None)
 
     def is_intact(self, file: str, expected: str | None = None) -> bool:
         """Whether the contents of a file match its hash.
@@ -148,17 +146,21 @@ def files_to_read(available: Iterable[str], open_file: Callable[[str], Path]) ->
 
     Args:
         available: names of all files.
-        open_file: gives the path of a file; called for the list of shards, if there is one.
+        open_file: gives the path of a file; called for the index of the shards, if there is one.
+
+    Returns:
+        Names, among them those of shards that are needed and not available.
+
+    Raises:
+        ModelError: the index is damaged.
     """
     files = list(available)
-    wanted = [file for file in SMALL_FILES if file in files]
-    wanted += [file for file in files if MODULE_CONFIG.fullmatch(file)]
-    if SAFETENSORS in files:
-        return [*wanted, SAFETENSORS]
-    if SAFETENSORS_INDEX in files:
-        shards = set(read_shard_index(open_file(SAFETENSORS_INDEX)).values())
-        return [*wanted, SAFETENSORS_INDEX, *(file for file in files if file in shards)]
-    return [*wanted, PYTORCH_BIN] if PYTORCH_BIN in files else wanted
+    wanted = [file for file in files if file in SMALL_FILES or MODULE_CONFIG.fullmatch(file)]
+    weights = next((file for file in (SAFETENSORS, SAFETENSORS_INDEX, PYTORCH_BIN) if file in files), None)
+    wanted += [] if weights is None else [weights]
+    if weights == SAFETENSORS_INDEX:
+        wanted += sorted(set(read_shard_index(open_file(weights)).values()))
+    return wanted
 
 
 def read_commit(cache: Path, revision: str) -> str | None:
