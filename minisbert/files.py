@@ -41,17 +41,14 @@ def parse_json(data: bytes, where: str) -> Any:
             raise ValueError(f"the key {twice!r:.80} occurs twice")
         return fields
 
-    def reject(constant: str) -> None:
-        raise ValueError(f"{constant} is not JSON")
-
     def finite(number: str) -> float:
         value = float(number)
-        if math.isinf(value):
-            raise ValueError(f"{number:.40} is too large")
+        if not math.isfinite(value):
+            raise ValueError(f"{number:.40} is too large or not a number")
         return value
 
     try:
-        value = json.loads(data.decode("utf-8"), object_pairs_hook=unique, parse_constant=reject, parse_float=finite)
+        value = json.loads(data.decode("utf-8"), object_pairs_hook=unique, parse_float=finite, parse_constant=finite)
         if b"\\ud" in data.lower():  # perhaps half of a surrogate pair, which cannot be encoded again
             json.dumps(value, ensure_ascii=False).encode("utf-8")
         return value

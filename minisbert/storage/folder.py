@@ -203,20 +203,15 @@ def _move_files(source: Path, target: Path) -> None:
                 continue
             if destination.exists():
                 kept = old / str(number)
-                _link(destination, kept)
+                try:
+                    kept.hardlink_to(destination)
+                except OSError:  # a file system that has only one name for each file
+                    shutil.copy2(destination, kept)
                 undo.callback(kept.replace, destination)
             else:
                 undo.callback(destination.unlink, missing_ok=True)
             path.replace(destination)
         undo.pop_all()
-
-
-def _link(path: Path, other: Path) -> None:
-    """Give a file a second name or, on a file system that has only one for each, copy it."""
-    try:
-        other.hardlink_to(path)
-    except OSError:
-        shutil.copy2(path, other)
 
 
 def _read_modules(folder: Path) -> dict[str, str]:

@@ -90,7 +90,7 @@ def _cached_or_fetched(name: str, revision: str, token: str | bool | None, offli
             raise HubError(f"{name}@{revision}: {problem}, and no connection is allowed; run once with one")
     try:
         with silent_client():
-            return _fetch(name, revision, cache, token, deadline, attempts=1 if cached.has_all_files() else ATTEMPTS)
+            return _fetch(name, revision, cache, token, deadline, attempts=ATTEMPTS if cached.missing_file() else 1)
     except Unreachable as error:
         problem = cached.problem()
         if problem is not None:
@@ -109,7 +109,7 @@ def _fetch(name: str, revision: str, cache: Path, token: str | bool | None, dead
     snapshot = Snapshot(cache, commit)
     download = functools.partial(hf_hub_download, name, revision=commit, token=token)
 
-    def fetch(file: str) -> Path:
+    def fetch(file: str) -> None:
         path = snapshot.folder / file
         expected, seconds = listed[file]
         # Twice, because what is wrong may have been lying in the cache.
@@ -124,14 +124,14 @@ def _fetch(name: str, revision: str, cache: Path, token: str | bool | None, dead
             if not path.is_file():
                 raise HubError(f"{where}: {file}: the server delivers another commit than it was asked for")
             if snapshot.is_intact(file, expected):
-                return path
+                return
             snapshot.remove(file)
         raise HubError(f"{where}: {file}: what was delivered is not what the repository holds (wrong hash); try again")
 
-    for file in files_to_read(listed, fetch):
+    for file in files_to_read(listed, snapshot.folder):
         if file in listed:
             fetch(file)
-    missing = snapshot.first_missing_file()
+    missing = snapshot.missing_file()
     if missing == CONFIG:
         raise HubError(f"{where}: the repository has no {CONFIG}: it holds no transformers model")
     if missing is not None:

@@ -16,7 +16,7 @@ changed takes none.
 import contextlib
 import os
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -44,25 +44,21 @@ class Snapshot:
             self.recorded = read_json_object(self.record_path)
         self.checked: dict[str, list[Any]] = {}  # the same, of the files compared with their hashes since
 
-    def has_all_files(self) -> bool:
-        """Whether everything is there; nothing is read."""
-        return self.folder.is_dir() and self.first_missing_file() is None
-
     def is_complete(self) -> bool:
-        """Whether the Hub need not be asked for more.
+        """Whether the Hub need not be asked for more; nothing is compared with its hash.
 
         Other programs fetch the weights without modules.json, which says how to pool.
         """
-        return self.has_all_files() and (bool(self.recorded) or (self.folder / MODULES).is_file())
+        return self.missing_file() is None and (bool(self.recorded) or (self.folder / MODULES).is_file())
 
     def problem(self) -> str | None:
-        """Why the model cannot be loaded from here, or None."""
+        """Why the model cannot be loaded from here, or None; every file is compared with its hash."""
         if not self.folder.is_dir():
             return "not in the local cache"
-        missing = self.first_missing_file()
+        missing = self.missing_file()
         if missing is not None:
             return f"incomplete in the local cache ({missing} is missing)"
-        for file in files_to_read(self.files(), self.folder.joinpath):
+        for file in files_to_read(self.files(), self.folder):
             if not self.is_intact(file):
                 return f"damaged in the local cache ({file} has changed)"
         if self.is_complete():
@@ -74,7 +70,7 @@ class Snapshot:
         paths = filter(Path.is_file, sorted(self.folder.rglob("*")))
         return [path.relative_to(self.folder).as_posix() for path in paths]
 
-    def first_missing_file(self) -> str | None:
+    def missing_file(self) -> str | None:
         """The name of a file without which the model cannot be loaded, or None."""
         files = self.files()
         if CONFIG not in files:
@@ -86,7 +82,7 @@ class Snapshot:
         if not {SAFETENSORS, SAFETENSORS_INDEX, PYTORCH_BIN} & set(files):
             return SAFETENSORS
         try:
-            needed = [*self.recorded, *files_to_read(files, self.folder.joinpath)]
+            needed = [*self.recorded, *files_to_read(files, self.folder)]
         except ModelError:  # a damaged index is as good as none
             return SAFETENSORS_INDEX
         return next((file for file in needed if file not in files), None)
@@ -141,26 +137,27 @@ def _blob(link: Path) -> Path:
     return Path(os.path.normpath(link.parent / os.readlink(link)))
 
 
-def files_to_read(available: Iterable[str], open_file: Callable[[str], Path]) -> list[str]:
+def files_to_read(available: Iterable[str], folder: Path) -> Iterator[str]:
     """Of the files of a repository, those that will be read; of several forms of weights only one.
 
     Args:
         available: names of all files.
-        open_file: gives the path of a file; called for the index of the shards, if there is one.
+        folder: where they are, or will be: an index of shards is looked into when its name has been taken, so that there is
+            time to fetch it.
 
-    Returns:
+    Yields:
         Names, among them those of shards that are needed and not available.
 
     Raises:
         ModelError: the index is damaged.
     """
     files = list(available)
-    wanted = [file for file in files if file in SMALL_FILES or MODULE_CONFIG.fullmatch(file)]
+    yield from (file for file in files if file in SMALL_FILES or MODULE_CONFIG.fullmatch(file))
     weights = next((file for file in (SAFETENSORS, SAFETENSORS_INDEX, PYTORCH_BIN) if file in files), None)
-    wanted += [] if weights is None else [weights]
+    if weights is not None:
+        yield weights
     if weights == SAFETENSORS_INDEX:
-        wanted += sorted(set(read_shard_index(open_file(weights)).values()))
-    return wanted
+        yield from sorted(set(read_shard_index(folder / weights).values()))
 
 
 def read_commit(cache: Path, revision: str) -> str | None:
