@@ -110,7 +110,7 @@ def xlm_roberta_folder(path: Path) -> Path:
 
 
 def charsmap(character: str, replacement: str) -> str:
-    """SentencePiece's table of replacements, with one in it; its layout is told in tokenization.py."""
+    """SentencePiece's table of replacements, with one in it: an array of 32-bit units that make up a trie, then the texts."""
     units = [0] * 256
     position = 0
     for base, byte in enumerate(character.encode()):
