@@ -39,19 +39,14 @@ MODULES = "modules.json"
 SENTENCE_TRANSFORMERS_CONFIG = "config_sentence_transformers.json"
 # The first that says something counts; the name depends on the version and the class that saved the model.
 SENTENCE_CONFIGS = tuple(f"sentence_{kind}_config.json" for kind in ("bert", "roberta", "xlm-roberta", "xlnet"))
-TOKENIZER_FILES = (
-    "tokenizer.json",
-    "tokenizer_config.json",
-    "special_tokens_map.json",
-    "vocab.txt",
-    "added_tokens.json",
-)
+TOKENIZER_CONFIG = "tokenizer_config.json"
+TOKENIZER_FILES = ("tokenizer.json", TOKENIZER_CONFIG, "special_tokens_map.json", "vocab.txt", "added_tokens.json")
 LARGEST_TOKENIZER_FILE = 64 * 2**20  # bytes; that of XLM-RoBERTa has 17 million
 
-# The last part of a module's type is the same in all versions of sentence-transformers, from
+# Kind of a module -> its folder, as written. A module's type ends in its kind in all versions of sentence-transformers, from
 # "sentence_transformers.models.Transformer" to "sentence_transformers.base.modules.transformer.Transformer".
-MODULES_WRITTEN = {"Transformer": "", "Pooling": "1_Pooling", "Normalize": "2_Normalize"}  # and their folders
-MODULE_KINDS = tuple(MODULES_WRITTEN)
+MODULE_FOLDERS = {"Transformer": "", "Pooling": "1_Pooling", "Normalize": "2_Normalize"}
+MODULE_KINDS = tuple(MODULE_FOLDERS)
 LEGACY_POOLING_FLAGS = {
     "pooling_mode_cls_token": "cls",
     "pooling_mode_max_tokens": "max",
@@ -83,27 +78,21 @@ class ModelFolder:
 
 
 def read_folder(folder: Path) -> ModelFolder:
-    """Read everything but the weights.
+    """Read all files of a model folder except the weights.
 
     Raises:
         ModelError: a file is missing or damaged, or the model has a part that is not supported.
     """
     if not folder.is_dir():
-        raise ModelError(
-            f"{folder}: no such model folder" if not folder.exists() else f"{folder}: a file, not a model folder"
-        )
+        raise ModelError(f"{folder}: {'a file, not a' if folder.exists() else 'no such'} model folder")
     modules = _read_modules(folder)
     encoder = folder / modules["Transformer"]
     if not (encoder / CONFIG).exists():
         raise ModelError(f"{encoder}: no {CONFIG} there: not a model folder")
     if "Pooling" not in modules:
         warnings.warn(f"{folder}: nothing says how to pool ({MODULES}); mean pooling is used", stacklevel=3)
-    tokenizer_files = {
-        name: read_small_file(encoder / name, LARGEST_TOKENIZER_FILE)
-        for name in TOKENIZER_FILES
-        if (encoder / name).exists()
-    }
-    tokenizer_config = _read_optional(encoder / "tokenizer_config.json")
+    present = [name for name in TOKENIZER_FILES if (encoder / name).exists()]
+    tokenizer_config = _read_optional(encoder / TOKENIZER_CONFIG)
     sentence_config = next(filter(None, (_read_optional(encoder / name) for name in SENTENCE_CONFIGS)), {})
     settings = _read_optional(folder / SENTENCE_TRANSFORMERS_CONFIG)
     prompts = settings.get("prompts") or {}
@@ -117,7 +106,7 @@ def read_folder(folder: Path) -> ModelFolder:
         raise ModelError(f"{folder / SENTENCE_TRANSFORMERS_CONFIG}: unknown similarity_fn_name {similarity!r:.80}")
     return ModelFolder(
         config=read_json_object(encoder / CONFIG),
-        tokenizer_files=tokenizer_files,
+        tokenizer_files={name: read_small_file(encoder / name, LARGEST_TOKENIZER_FILE) for name in present},
         tokenizer_config=tokenizer_config,
         encoder_path=modules["Transformer"],
         max_seq_length=_read_max_seq_length(sentence_config, tokenizer_config),
@@ -161,16 +150,16 @@ def write_folder(folder: Path, contents: ModelFolder, width: int, write_weights:
 
 
 def _write_small_files(folder: Path, contents: ModelFolder, width: int) -> None:
-    modules = {kind: path for kind, path in MODULES_WRITTEN.items() if kind != "Normalize" or contents.normalize}
-    flags = {flag: mode == contents.pooling_mode for flag, mode in LEGACY_POOLING_FLAGS.items()}
-    known_to_2_1 = dict(list(flags.items())[:4])
+    modules = {kind: path for kind, path in MODULE_FOLDERS.items() if kind != "Normalize" or contents.normalize}
+    known_to_2_1 = list(LEGACY_POOLING_FLAGS.items())[:4]
+    flags = {flag: mode == contents.pooling_mode for flag, mode in known_to_2_1}
     values = {
         CONFIG: contents.config,
         MODULES: [
             {"idx": index, "name": str(index), "path": path, "type": f"sentence_transformers.models.{kind}"}
             for index, (kind, path) in enumerate(modules.items())
         ],
-        f"{modules['Pooling']}/{CONFIG}": {"word_embedding_dimension": width, **known_to_2_1},
+        f"{modules['Pooling']}/{CONFIG}": {"word_embedding_dimension": width, **flags},
         SENTENCE_CONFIGS[0]: {"max_seq_length": contents.max_seq_length, "do_lower_case": contents.lowercase},
         SENTENCE_TRANSFORMERS_CONFIG: {
             "__version__": LAYOUT_VERSION,

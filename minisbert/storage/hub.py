@@ -7,6 +7,7 @@ lists it. Messages have one line and never contain the token.
 
 import contextlib
 import functools
+import logging
 import os
 import re
 import time
@@ -17,7 +18,7 @@ from pathlib import Path, PurePosixPath
 from minisbert.errors import HubError, InputError
 from minisbert.storage.folder import CONFIG
 from minisbert.storage.hub_cache import COMMIT, HASH, Snapshot, files_to_read, read_commit, write_commit
-from minisbert.storage.hub_requests import ATTEMPTS, NO_HUB, Unreachable, ask, silent_client
+from minisbert.storage.hub_requests import ATTEMPTS, NO_HUB, Unreachable, ask
 
 ANSWER_TIME = 60.0  # seconds that a request may take with all its attempts, ...
 SLOWEST = 100_000  # ... and one more for so many bytes
@@ -88,9 +89,13 @@ def _cached_or_fetched(name: str, revision: str, token: str | bool | None, offli
             return cached.folder
         if offline:
             raise HubError(f"{name}@{revision}: {problem}, and no connection is allowed; run once with one")
+    attempts = ATTEMPTS if cached.missing_file() else 1
+    client_log = logging.getLogger("huggingface_hub")
     try:
-        with silent_client():
-            return _fetch(name, revision, cache, token, deadline, attempts=ATTEMPTS if cached.missing_file() else 1)
+        with contextlib.ExitStack() as afterwards:
+            afterwards.callback(client_log.setLevel, client_log.level)
+            client_log.setLevel(logging.CRITICAL)  # it would write lines of its own about each attempt
+            return _fetch(name, revision, cache, token, deadline, attempts)
     except Unreachable as error:
         problem = cached.problem()
         if problem is not None:

@@ -5,12 +5,10 @@ lines. It is imported when it is needed: a local folder is loaded without it.
 """
 
 import concurrent.futures
-import contextlib
 import errno
-import logging
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import TypeVar
 
 from minisbert.errors import HubError
@@ -19,11 +17,8 @@ ATTEMPTS = 5
 FIRST_PAUSE = 0.5  # seconds before the second attempt; doubled before each later one
 
 # Not the Hub's doing, and not mended by another attempt: disk full, no permission, a file where a folder should be.
-LOCAL_FAULTS = (
-    *(errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO),
-    *(errno.EACCES, errno.EPERM, errno.EROFS),
-    *(errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG),
-)
+LOCAL_FAULTS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EACCES, errno.EPERM, errno.EROFS}
+LOCAL_FAULTS |= {errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG}
 TRY_LATER = (408, 425, 429, 500, 502, 503, 504)  # the statuses that another attempt may mend
 NO_HUB = "what answers is not a Hugging Face Hub; check the network and HF_ENDPOINT"
 # Answers that will not change: the client's error, or the class that it is derived from, and what to tell the user.
@@ -62,8 +57,8 @@ def ask(request: Callable[[], Result], where: str, until: float, attempts: int =
     """
     from huggingface_hub import errors
 
-    pause = FIRST_PAUSE
     for attempt in range(1, attempts + 1):
+        pause = FIRST_PAUSE * 2 ** (attempt - 1)
         try:
             return _in_time(request, where, until)
         except (HubError, MemoryError, ImportError):  # HubError: out of time
@@ -85,7 +80,6 @@ def ask(request: Callable[[], Result], where: str, until: float, attempts: int =
                 reason = type(error.__cause__ or error).__name__ if status is None else f"status {status}"
                 raise Unreachable(f"{where}: the Hub cannot be reached ({reason})") from None
         time.sleep(pause)
-        pause *= 2
     raise AssertionError("the last attempt returns or raises")
 
 
@@ -104,9 +98,8 @@ def _in_time(request: Callable[[], Result], where: str, until: float) -> Result:
         except BaseException as error:  # raised again below, where the result is wanted
             future.set_exception(error)
 
-    start = time.monotonic()
+    seconds = min(max(0.0, until - time.monotonic()), threading.TIMEOUT_MAX)
     threading.Thread(target=run, daemon=True).start()
-    seconds = min(max(0.0, until - start), threading.TIMEOUT_MAX)
     concurrent.futures.wait([future], timeout=seconds)
     if not future.done():
         raise Unreachable(f"{where}: the Hub cannot be reached (not done within {seconds:.0f} s)")
@@ -135,15 +128,3 @@ def _status(error: BaseException | None) -> int | None:
     """The HTTP status behind an error of the client, or behind what caused it."""
     status = getattr(getattr(error, "response", None), "status_code", None)
     return _status(error.__cause__) if status is None and error is not None else status
-
-
-@contextlib.contextmanager
-def silent_client() -> Iterator[None]:
-    """Keep the client from writing its own lines about each attempt to standard error."""
-    logger = logging.getLogger("huggingface_hub")
-    level = logger.level
-    logger.setLevel(logging.CRITICAL)
-    try:
-        yield
-    finally:
-        logger.setLevel(level)

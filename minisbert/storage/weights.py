@@ -31,6 +31,7 @@ PYTORCH_BIN = "pytorch_model.bin"
 # The dtypes a weight may have, under their names in a safetensors header.
 FLOATING_POINT = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
 LARGEST_HEADER = 8 * 2**20  # bytes; the header of a 24-layer model has some 50,000
+Shape = tuple[int, ...]
 OLD_ENDINGS = {"gamma": "weight", "beta": "bias"}  # what the first checkpoints called the parameters of LayerNorm
 
 
@@ -40,7 +41,7 @@ class StoredTensor:
 
     file: Path
     dtype: str  # as in a safetensors header: "F32"
-    shape: tuple[int, ...]
+    shape: Shape
     read: Callable[[], Tensor]
 
 
@@ -125,7 +126,7 @@ def _by_checkpoint_name(encoder: nn.Module, tensor_names: TensorNames) -> dict[s
     return {checkpoint_name: parameters[parameter_name] for checkpoint_name, parameter_name in names.items()}
 
 
-def _pooler_shapes(encoder: nn.Module, tensor_names: TensorNames) -> dict[str, tuple[int, ...]]:
+def _pooler_shapes(encoder: nn.Module, tensor_names: TensorNames) -> dict[str, Shape]:
     """The pooler is a linear map from D to D: a weight and a bias."""
     config: Any = encoder.config
     width = config.width
@@ -133,10 +134,7 @@ def _pooler_shapes(encoder: nn.Module, tensor_names: TensorNames) -> dict[str, t
 
 
 def _compare(
-    stored: Mapping[str, StoredTensor],
-    expected: Mapping[str, tuple[int, ...]],
-    tensor_names: TensorNames,
-    folder: Path,
+    stored: Mapping[str, StoredTensor], expected: Mapping[str, Shape], tensor_names: TensorNames, folder: Path
 ) -> None:
     """Report every difference between the tensors stored and the tensors expected in one error."""
     problems: list[str] = []
@@ -163,9 +161,8 @@ def _current_names(stored: Mapping[str, StoredTensor], prefix: str) -> dict[str,
         stem, dot, ending = name.removeprefix(prefix).rpartition(".")
         short = stem + dot + OLD_ENDINGS.get(ending, ending)
         if short in plain:
-            raise ModelError(
-                f"{tensor.file}: two tensors mean {_some([short])}: with and without {prefix!r} or under an old name"
-            )
+            twins = f"two tensors mean {_some([short])}: with and without {prefix!r} or under an old name"
+            raise ModelError(f"{tensor.file}: {twins}")
         plain[short] = tensor
     return plain
 
