@@ -1,10 +1,11 @@
-"""Files: strict JSON in, whole files out.
+"""Files: strict JSON in, hashes, whole files out.
 
 A file is written under a temporary name beside its final one, brought to the disk and renamed, so that nothing
 half-written is ever seen under the final name and what stood there before survives every failure.
 """
 
 import contextlib
+import hashlib
 import json
 import math
 import os
@@ -12,10 +13,11 @@ import re
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, Literal
 
 from minisbert.errors import ModelError
 
+BLOCK = 1 << 20  # bytes of a file that are hashed at a time
 LARGEST_JSON = 16 * 2**20  # bytes; a config.json has some hundred
 # A name that stays inside its folder on every system: no separator, no drive, no "..", short.
 PLAIN_NAME = re.compile(r"\w[\w.-]{0,99}", re.ASCII)
@@ -39,17 +41,14 @@ def parse_json(data: bytes, where: str) -> Any:
             raise ValueError(f"the key {twice!r:.80} occurs twice")
         return fields
 
-    def reject(constant: str) -> None:
-        raise ValueError(f"{constant} is not JSON")
-
     def finite(number: str) -> float:
         value = float(number)
-        if math.isinf(value):
-            raise ValueError(f"{number:.40} is too large")
+        if not math.isfinite(value):
+            raise ValueError(f"{number:.40} is too large or not a number")
         return value
 
     try:
-        value = json.loads(data.decode("utf-8"), object_pairs_hook=unique, parse_constant=reject, parse_float=finite)
+        value = json.loads(data.decode("utf-8"), object_pairs_hook=unique, parse_float=finite, parse_constant=finite)
         if b"\\ud" in data.lower():  # perhaps half of a surrogate pair, which cannot be encoded again
             json.dumps(value, ensure_ascii=False).encode("utf-8")
         return value
@@ -65,11 +64,6 @@ def parse_json_object(data: bytes, where: str) -> dict[str, Any]:
     return value
 
 
-def read_json(path: Path) -> Any:
-    """Read a JSON file of a model folder; see `parse_json`."""
-    return parse_json(read_small_file(path, LARGEST_JSON), str(path))
-
-
 def read_json_object(path: Path) -> dict[str, Any]:
     """Read a JSON object from a file of a model folder; see `parse_json_object`."""
     return parse_json_object(read_small_file(path, LARGEST_JSON), str(path))
@@ -82,11 +76,8 @@ def read_small_file(path: Path, largest: int) -> bytes:
         ModelError: it cannot be read, or is larger.
     """
     refuse_pointer(path)
-    try:
-        with path.open("rb") as file:
-            data = file.read(largest + 1)
-    except OSError as error:
-        raise ModelError(f"{path}: cannot be read: {error.strerror}") from None
+    with path.open("rb") as file:
+        data = file.read(largest + 1)
     if len(data) > largest:
         raise ModelError(f"{path}: larger than {largest} bytes, which no such file is")
     return data
@@ -105,6 +96,25 @@ def refuse_pointer(path: Path) -> None:
         raise ModelError(f"{path}: cannot be read: {error.strerror}") from None
     if start.startswith(b"version https://git-lfs"):
         raise ModelError(f"{path}: a git-lfs pointer, not the file itself; run `git lfs pull`")
+
+
+def file_hash(path: Path, algorithm: Literal["sha256", "sha1", "git"]) -> str:
+    r"""The hash of a file's contents, in hexadecimal digits.
+
+    Args:
+        path: a file of any size; it is read in blocks.
+        algorithm: "git" is what git names a file by, the SHA-1 of b"blob <size>\0" and the contents after it.
+
+    Raises:
+        OSError: the file cannot be read.
+    """
+    digest = hashlib.sha256() if algorithm == "sha256" else hashlib.sha1()
+    with path.open("rb") as file:
+        if algorithm == "git":
+            digest.update(f"blob {os.fstat(file.fileno()).st_size}\0".encode())
+        while block := file.read(BLOCK):
+            digest.update(block)
+    return digest.hexdigest()
 
 
 def one_line(error: object) -> str:

@@ -104,7 +104,7 @@ class SentenceEncoder(nn.Module):
         model = cls(encoder, Pooling(folder.pooling_mode), tokenizer, folder)
         weights = path / folder.encoder_path
         try:
-            model.pooler_weights = load_checkpoint(weights, encoder, config.layers, architecture.tensor_names, device)
+            model.pooler_weights = load_checkpoint(weights, encoder, architecture.tensor_names, device)
         except RuntimeError as error:
             if not is_out_of_memory(error):
                 raise
@@ -325,7 +325,7 @@ class SentenceEncoder(nn.Module):
         )
 
         def write_weights(target: Path) -> None:
-            save_checkpoint(target, self.encoder, self.config.layers, architecture.tensor_names, self.pooler_weights)
+            save_checkpoint(target, self.encoder, architecture.tensor_names, self.pooler_weights)
 
         write_folder(Path(folder), contents, self.embedding_dimension, write_weights)
 

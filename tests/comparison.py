@@ -99,7 +99,7 @@ def compare(
         name.removeprefix("weights/"): tensor for name, tensor in recording.items() if name.startswith("weights/")
     }
     save_file(weights, folder / "model.safetensors")
-    load_checkpoint(folder, encoder, config.layers, architecture.tensor_names)
+    load_checkpoint(folder, encoder, architecture.tensor_names)
     names = architecture.tensor_names.by_checkpoint_name(encoder, config.layers)
     parameters = dict(encoder.named_parameters())
     batch = {name: recording[name].to(device) for name in ("input_ids", "attention_mask")}

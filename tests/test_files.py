@@ -1,5 +1,6 @@
-"""Proves that JSON is read strictly and that a file is written whole or not at all."""
+"""Proves that JSON is read strictly, that hashes are those of hashlib and git, and that a file is written whole or not."""
 
+import hashlib
 import json
 import os
 import stat
@@ -8,7 +9,16 @@ import pytest
 
 from minisbert import files
 from minisbert.errors import ModelError
-from minisbert.files import PLAIN_NAME, one_line, parse_json, parse_json_object, read_small_file, replacing, write_json
+from minisbert.files import (
+    PLAIN_NAME,
+    file_hash,
+    one_line,
+    parse_json,
+    parse_json_object,
+    read_small_file,
+    replacing,
+    write_json,
+)
 
 
 def test_json_is_read_as_it_is_written(tmp_path):
@@ -77,6 +87,17 @@ def test_plain_names(name):
 @pytest.mark.parametrize("name", ["", ".", "..", ".git", "a/b", "/a", "a\\b", "C:a", "a\0", "a\n", "밥", "a" * 101])
 def test_names_that_are_not_plain(name):
     assert not PLAIN_NAME.fullmatch(name)
+
+
+def test_the_hash_of_a_file_and_what_git_names_it_by(tmp_path, monkeypatch):
+    monkeypatch.setattr(files, "BLOCK", 7)
+    for data in (b"", b"1234567", bytes(range(100))):
+        (tmp_path / "a").write_bytes(data)
+        assert file_hash(tmp_path / "a", "sha256") == hashlib.sha256(data).hexdigest()
+        assert file_hash(tmp_path / "a", "sha1") == hashlib.sha1(data).hexdigest()
+        assert file_hash(tmp_path / "a", "git") == hashlib.sha1(b"blob %d\0" % len(data) + data).hexdigest()
+    (tmp_path / "a").write_bytes(b"")
+    assert file_hash(tmp_path / "a", "git") == "e69de29bb2d1d6434b8b29ae775ad8c2e48c5391"  # every empty file in git
 
 
 def test_messages_of_others_become_one_line():

@@ -1,8 +1,8 @@
 """The folder of a sentence-embedding model: what its small files say, and how to write them.
 
     config.json                          the encoder (transformers)
-    model.safetensors ...                its weights: checkpoint.py
-    tokenizer.json, vocab.txt ...        its tokenizer: tokenization.py
+    model.safetensors ...                its weights: weights.py
+    tokenizer.json, vocab.txt ...        its tokenizer: text/tokenizer_files.py
     modules.json                         the chain: encoder, pooling, perhaps normalisation
     1_Pooling/config.json                how token vectors become a text vector
     sentence_bert_config.json            the longest text
@@ -22,7 +22,15 @@ from pathlib import Path
 from typing import Any
 
 from minisbert.errors import ModelError
-from minisbert.files import PLAIN_NAME, read_json, read_json_object, read_small_file, replacing, write_json
+from minisbert.files import (
+    LARGEST_JSON,
+    PLAIN_NAME,
+    parse_json,
+    read_json_object,
+    read_small_file,
+    replacing,
+    write_json,
+)
 from minisbert.models.pooling import POOLING_MODES
 from minisbert.similarity import SIMILARITY_FUNCTIONS
 
@@ -30,24 +38,15 @@ CONFIG = "config.json"
 MODULES = "modules.json"
 SENTENCE_TRANSFORMERS_CONFIG = "config_sentence_transformers.json"
 # The first that says something counts; the name depends on the version and the class that saved the model.
-SENTENCE_CONFIGS = (
-    "sentence_bert_config.json",
-    "sentence_roberta_config.json",
-    "sentence_xlm-roberta_config.json",
-    "sentence_xlnet_config.json",
-)
-TOKENIZER_FILES = (
-    "tokenizer.json",
-    "tokenizer_config.json",
-    "special_tokens_map.json",
-    "vocab.txt",
-    "added_tokens.json",
-)
+SENTENCE_CONFIGS = tuple(f"sentence_{kind}_config.json" for kind in ("bert", "roberta", "xlm-roberta", "xlnet"))
+TOKENIZER_CONFIG = "tokenizer_config.json"
+TOKENIZER_FILES = ("tokenizer.json", TOKENIZER_CONFIG, "special_tokens_map.json", "vocab.txt", "added_tokens.json")
 LARGEST_TOKENIZER_FILE = 64 * 2**20  # bytes; that of XLM-RoBERTa has 17 million
 
-# The last part of a module's type is the same in all versions of sentence-transformers, from
+# Kind of a module -> its folder, as written. A module's type ends in its kind in all versions of sentence-transformers, from
 # "sentence_transformers.models.Transformer" to "sentence_transformers.base.modules.transformer.Transformer".
-MODULE_KINDS = ("Transformer", "Pooling", "Normalize")
+MODULE_FOLDERS = {"Transformer": "", "Pooling": "1_Pooling", "Normalize": "2_Normalize"}
+MODULE_KINDS = tuple(MODULE_FOLDERS)
 LEGACY_POOLING_FLAGS = {
     "pooling_mode_cls_token": "cls",
     "pooling_mode_max_tokens": "max",
@@ -79,27 +78,21 @@ class ModelFolder:
 
 
 def read_folder(folder: Path) -> ModelFolder:
-    """Read everything but the weights.
+    """Read all files of a model folder except the weights.
 
     Raises:
         ModelError: a file is missing or damaged, or the model has a part that is not supported.
     """
     if not folder.is_dir():
-        raise ModelError(
-            f"{folder}: no such model folder" if not folder.exists() else f"{folder}: a file, not a model folder"
-        )
+        raise ModelError(f"{folder}: {'a file, not a' if folder.exists() else 'no such'} model folder")
     modules = _read_modules(folder)
     encoder = folder / modules["Transformer"]
     if not (encoder / CONFIG).exists():
         raise ModelError(f"{encoder}: no {CONFIG} there: not a model folder")
     if "Pooling" not in modules:
         warnings.warn(f"{folder}: nothing says how to pool ({MODULES}); mean pooling is used", stacklevel=3)
-    tokenizer_files = {
-        name: read_small_file(encoder / name, LARGEST_TOKENIZER_FILE)
-        for name in TOKENIZER_FILES
-        if (encoder / name).exists()
-    }
-    tokenizer_config = _read_optional(encoder / "tokenizer_config.json")
+    present = [name for name in TOKENIZER_FILES if (encoder / name).exists()]
+    tokenizer_config = _read_optional(encoder / TOKENIZER_CONFIG)
     sentence_config = next(filter(None, (_read_optional(encoder / name) for name in SENTENCE_CONFIGS)), {})
     settings = _read_optional(folder / SENTENCE_TRANSFORMERS_CONFIG)
     prompts = settings.get("prompts") or {}
@@ -113,7 +106,7 @@ def read_folder(folder: Path) -> ModelFolder:
         raise ModelError(f"{folder / SENTENCE_TRANSFORMERS_CONFIG}: unknown similarity_fn_name {similarity!r:.80}")
     return ModelFolder(
         config=read_json_object(encoder / CONFIG),
-        tokenizer_files=tokenizer_files,
+        tokenizer_files={name: read_small_file(encoder / name, LARGEST_TOKENIZER_FILE) for name in present},
         tokenizer_config=tokenizer_config,
         encoder_path=modules["Transformer"],
         max_seq_length=_read_max_seq_length(sentence_config, tokenizer_config),
@@ -157,33 +150,28 @@ def write_folder(folder: Path, contents: ModelFolder, width: int, write_weights:
 
 
 def _write_small_files(folder: Path, contents: ModelFolder, width: int) -> None:
-    paths = {"Transformer": "", "Pooling": "1_Pooling"}
-    if contents.normalize:
-        paths["Normalize"] = "2_Normalize"
-    modules = [
-        {"idx": index, "name": str(index), "path": path, "type": f"sentence_transformers.models.{kind}"}
-        for index, (kind, path) in enumerate(paths.items())
-    ]
-    write_json(folder / MODULES, modules)
-    for path in filter(None, paths.values()):
-        (folder / path).mkdir()
+    modules = {kind: path for kind, path in MODULE_FOLDERS.items() if kind != "Normalize" or contents.normalize}
     known_to_2_1 = list(LEGACY_POOLING_FLAGS.items())[:4]
     flags = {flag: mode == contents.pooling_mode for flag, mode in known_to_2_1}
-    write_json(folder / "1_Pooling" / CONFIG, {"word_embedding_dimension": width, **flags})
-    write_json(
-        folder / SENTENCE_CONFIGS[0],
-        {"max_seq_length": contents.max_seq_length, "do_lower_case": contents.lowercase},
-    )
-    write_json(
-        folder / SENTENCE_TRANSFORMERS_CONFIG,
-        {
+    values = {
+        CONFIG: contents.config,
+        MODULES: [
+            {"idx": index, "name": str(index), "path": path, "type": f"sentence_transformers.models.{kind}"}
+            for index, (kind, path) in enumerate(modules.items())
+        ],
+        f"{modules['Pooling']}/{CONFIG}": {"word_embedding_dimension": width, **flags},
+        SENTENCE_CONFIGS[0]: {"max_seq_length": contents.max_seq_length, "do_lower_case": contents.lowercase},
+        SENTENCE_TRANSFORMERS_CONFIG: {
             "__version__": LAYOUT_VERSION,
             "prompts": contents.prompts,
             "default_prompt_name": contents.default_prompt_name,
             "similarity_fn_name": contents.similarity_fn_name,
         },
-    )
-    write_json(folder / CONFIG, contents.config)
+    }
+    for path in filter(None, modules.values()):
+        (folder / path).mkdir()
+    for name, value in values.items():
+        write_json(folder / name, value)
     for name, data in contents.tokenizer_files.items():
         with replacing(folder / name) as file:
             file.write(data)
@@ -204,7 +192,10 @@ def _move_files(source: Path, target: Path) -> None:
                 continue
             if destination.exists():
                 kept = old / str(number)
-                _link(destination, kept)
+                try:
+                    kept.hardlink_to(destination)
+                except OSError:  # a file system that has only one name for each file
+                    shutil.copy2(destination, kept)
                 undo.callback(kept.replace, destination)
             else:
                 undo.callback(destination.unlink, missing_ok=True)
@@ -212,20 +203,12 @@ def _move_files(source: Path, target: Path) -> None:
         undo.pop_all()
 
 
-def _link(path: Path, other: Path) -> None:
-    """Give a file a second name or, on a file system that has only one for each, copy it."""
-    try:
-        other.hardlink_to(path)
-    except OSError:
-        shutil.copy2(path, other)
-
-
 def _read_modules(folder: Path) -> dict[str, str]:
     """The modules of the chain by kind, each with its path inside the folder."""
     path = folder / MODULES
     if not path.exists():
         return {"Transformer": ""}
-    entries = read_json(path)
+    entries = parse_json(read_small_file(path, LARGEST_JSON), str(path))
     if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
         raise ModelError(f"{path}: expected a list of modules")
     modules: dict[str, str] = {}

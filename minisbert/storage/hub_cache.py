@@ -14,17 +14,16 @@ changed takes none.
 """
 
 import contextlib
-import hashlib
 import os
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 from minisbert.errors import HubError, ModelError
-from minisbert.files import PLAIN_NAME, read_json_object, replacing, write_json
+from minisbert.files import file_hash, read_json_object, replacing, write_json
 from minisbert.storage.folder import CONFIG, MODULES, SENTENCE_CONFIGS, SENTENCE_TRANSFORMERS_CONFIG, TOKENIZER_FILES
-from minisbert.storage.weights import PYTORCH_BIN, SAFETENSORS, SAFETENSORS_INDEX
+from minisbert.storage.weights import PYTORCH_BIN, SAFETENSORS, SAFETENSORS_INDEX, read_shard_index
 
 SMALL_FILES = (CONFIG, MODULES, SENTENCE_TRANSFORMERS_CONFIG, *SENTENCE_CONFIGS, *TOKENIZER_FILES)
 MODULE_CONFIG = re.compile(r"\d_[A-Za-z]+/config\.json")  # 1_Pooling/config.json
@@ -45,54 +44,48 @@ class Snapshot:
             self.recorded = read_json_object(self.record_path)
         self.checked: dict[str, list[Any]] = {}  # the same, of the files compared with their hashes since
 
-    def has_all_files(self) -> bool:
-        """Whether everything is there; nothing is read."""
-        return self.folder.is_dir() and self.first_missing_file() is None
-
     def is_complete(self) -> bool:
-        """Whether the Hub need not be asked for more.
+        """Whether the Hub need not be asked for more; nothing is compared with its hash.
 
         Other programs fetch the weights without modules.json, which says how to pool.
         """
-        return self.has_all_files() and (bool(self.recorded) or (self.folder / MODULES).is_file())
+        return self.missing_file() is None and (bool(self.recorded) or (self.folder / MODULES).is_file())
 
     def problem(self) -> str | None:
-        """Why the model cannot be loaded from here, or None."""
+        """Why the model cannot be loaded from here, or None; every file is compared with its hash."""
         if not self.folder.is_dir():
             return "not in the local cache"
-        missing = self.first_missing_file()
+        missing = self.missing_file()
         if missing is not None:
             return f"incomplete in the local cache ({missing} is missing)"
-        files = filter(Path.is_file, sorted(self.folder.rglob("*")))
-        present = [path.relative_to(self.folder).as_posix() for path in files]
-        for file in files_to_read(present, lambda file: self.folder / file):
+        for file in files_to_read(self.files(), self.folder):
             if not self.is_intact(file):
                 return f"damaged in the local cache ({file} has changed)"
         if self.is_complete():
             self.save_record()
         return None
 
-    def first_missing_file(self) -> str | None:
+    def files(self) -> list[str]:
+        """The names of all files, as they are in the repository."""
+        paths = filter(Path.is_file, sorted(self.folder.rglob("*")))
+        return [path.relative_to(self.folder).as_posix() for path in paths]
+
+    def missing_file(self) -> str | None:
         """The name of a file without which the model cannot be loaded, or None."""
-
-        def there(file: str) -> bool:
-            return (self.folder / file).is_file()
-
-        if not there(CONFIG):
+        files = self.files()
+        if CONFIG not in files:
             return CONFIG
-        if not there("tokenizer.json") and not there("vocab.txt"):
+        if "tokenizer.json" not in files and "vocab.txt" not in files:
             return "tokenizer.json"
-        if there(MODULES) and not any(self.folder.glob("*_Pooling/config.json")):
+        if MODULES in files and not any(file.endswith("_Pooling/config.json") for file in files):
             return "1_Pooling/config.json"
-        needed = list(self.recorded)
-        if not there(SAFETENSORS) and there(SAFETENSORS_INDEX):
-            try:
-                needed += _shards(self.folder / SAFETENSORS_INDEX)
-            except ModelError:  # damaged: as good as missing
-                return SAFETENSORS_INDEX
-        elif not there(SAFETENSORS) and not there(PYTORCH_BIN):
+        if not {SAFETENSORS, SAFETENSORS_INDEX, PYTORCH_BIN} & set(files):
             return SAFETENSORS
-        return next((file for file in needed if not there(file)), None)
+        try:
+            needed = [*self.recorded, *files_to_read(files, self.folder)]
+        except ModelError:  # a damaged index is as good as none
+            return SAFETENSORS_INDEX
+        return next((file for file in needed if file not in files), None)
 
     def is_intact(self, file: str, expected: str | None = None) -> bool:
         """Whether the contents of a file match its hash.
@@ -144,33 +137,27 @@ def _blob(link: Path) -> Path:
     return Path(os.path.normpath(link.parent / os.readlink(link)))
 
 
-def files_to_read(available: Iterable[str], open_file: Callable[[str], Path]) -> list[str]:
+def files_to_read(available: Iterable[str], folder: Path) -> Iterator[str]:
     """Of the files of a repository, those that will be read; of several forms of weights only one.
 
     Args:
         available: names of all files.
-        open_file: gives the path of a file; called for the list of shards, if there is one.
+        folder: where they are, or will be: an index of shards is looked into when its name has been taken, so that there is
+            time to fetch it.
+
+    Yields:
+        Names, among them those of shards that are needed and not available.
+
+    Raises:
+        ModelError: the index is damaged.
     """
     files = list(available)
-    wanted = [file for file in SMALL_FILES if file in files]
-    wanted += [file for file in files if MODULE_CONFIG.fullmatch(file)]
-    if SAFETENSORS in files:
-        return [*wanted, SAFETENSORS]
-    if SAFETENSORS_INDEX in files:
-        shards = _shards(open_file(SAFETENSORS_INDEX))
-        return [*wanted, SAFETENSORS_INDEX, *(shard for shard in shards if shard in files)]
-    return [*wanted, PYTORCH_BIN] if PYTORCH_BIN in files else wanted
-
-
-def _shards(index: Path) -> list[str]:
-    weight_map = read_json_object(index).get("weight_map")
-    if not isinstance(weight_map, dict):
-        raise ModelError(f"{index}: expected a weight_map from tensor to file name")
-    shards = sorted({str(shard) for shard in weight_map.values()})
-    outside = [shard for shard in shards if not PLAIN_NAME.fullmatch(shard)]
-    if outside:
-        raise ModelError(f"{index}: names the file {outside[0]!r:.80}, which is not in this folder")
-    return shards
+    yield from (file for file in files if file in SMALL_FILES or MODULE_CONFIG.fullmatch(file))
+    weights = next((file for file in (SAFETENSORS, SAFETENSORS_INDEX, PYTORCH_BIN) if file in files), None)
+    if weights is not None:
+        yield weights
+    if weights == SAFETENSORS_INDEX:
+        yield from sorted(set(read_shard_index(folder / weights).values()))
 
 
 def read_commit(cache: Path, revision: str) -> str | None:
@@ -195,15 +182,10 @@ def write_commit(cache: Path, revision: str, commit: str) -> None:
 
 
 def _has_hash(path: Path, expected: str | None) -> bool:
-    """Whether a file has this SHA-256, or this SHA-1 as git computes it; True if `expected` is no hash at all."""
+    """Whether a file has this SHA-256 or SHA-1; True if `expected` is no hash at all."""
     if expected is None or not HASH.fullmatch(expected):
         return True
     if len(expected) == 64:
-        digests = [hashlib.sha256()]
-    else:  # of the plain contents, too: some mirrors name files so
-        digests = [hashlib.sha1(f"blob {path.stat().st_size}\0".encode()), hashlib.sha1()]
-    with path.open("rb") as data:
-        while block := data.read(1 << 20):
-            for digest in digests:
-                digest.update(block)
-    return expected in [digest.hexdigest() for digest in digests]
+        return file_hash(path, "sha256") == expected
+    # Git's is the rule; some mirrors name files by the SHA-1 of the contents alone.
+    return file_hash(path, "git") == expected or file_hash(path, "sha1") == expected

@@ -8,7 +8,6 @@ Formats: https://github.com/huggingface/safetensors (8 bytes of length, a JSON h
 """
 
 import errno
-import functools
 import os
 import zipfile
 from collections.abc import Callable, Mapping, Sequence
@@ -22,14 +21,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from minisbert.errors import ModelError
-from minisbert.files import (
-    PLAIN_NAME,
-    flush_to_disk,
-    one_line,
-    parse_json_object,
-    read_json_object,
-    refuse_pointer,
-)
+from minisbert.files import PLAIN_NAME, flush_to_disk, one_line, parse_json_object, read_json_object, refuse_pointer
 from minisbert.models.tensor_names import TensorNames
 
 SAFETENSORS = "model.safetensors"
@@ -39,6 +31,7 @@ PYTORCH_BIN = "pytorch_model.bin"
 # The dtypes a weight may have, under their names in a safetensors header.
 FLOATING_POINT = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
 LARGEST_HEADER = 8 * 2**20  # bytes; the header of a 24-layer model has some 50,000
+Shape = tuple[int, ...]
 OLD_ENDINGS = {"gamma": "weight", "beta": "bias"}  # what the first checkpoints called the parameters of LayerNorm
 
 
@@ -48,25 +41,20 @@ class StoredTensor:
 
     file: Path
     dtype: str  # as in a safetensors header: "F32"
-    shape: tuple[int, ...]
+    shape: Shape
     read: Callable[[], Tensor]
 
 
 def load_checkpoint(
-    folder: Path,
-    model: nn.Module,
-    layers: int,
-    tensor_names: TensorNames,
-    device: str | torch.device | None = None,
+    folder: Path, encoder: nn.Module, tensor_names: TensorNames, device: str | torch.device | None = None
 ) -> dict[str, Tensor]:
-    """Fill the parameters of `model` from the weights in `folder`.
+    """Fill the parameters of an encoder from the weights in a folder.
 
     Args:
         folder: holds one of the three forms of weights; safetensors is preferred.
-        model: parameters of any dtype; they receive the stored values converted to their dtype.
-        layers: number of layers of `model`.
+        encoder: parameters of any dtype; they receive the stored values converted to their dtype.
         tensor_names: what its tensors are called in a checkpoint.
-        device: where to put the parameters of a model on the meta device, which has shapes alone: memory is taken
+        device: where to put the parameters of an encoder on the meta device, which has shapes alone: memory is taken
             after the weights are known to fit. None = leave them where they are.
 
     Returns:
@@ -76,39 +64,40 @@ def load_checkpoint(
         ModelError: there are no weights, a file is damaged, or a tensor is missing, unexpected, of another shape or not
             floating point, and then no parameter has been touched; or a tensor holds NaN or an infinite value.
     """
-    stored = _plain_names(_open(folder), tensor_names.prefix)
-    names = tensor_names.by_checkpoint_name(model, layers)
-    parameters = dict(model.named_parameters())
-    shapes = {
-        checkpoint_name: tuple(parameters[parameter_name].shape) for checkpoint_name, parameter_name in names.items()
-    }
-    _compare(stored, shapes | _pooler_shapes(model, tensor_names), tensor_names, folder)
+    stored = _current_names(_open(folder), tensor_names.prefix)
+    parameters = _by_checkpoint_name(encoder, tensor_names)
+    shapes = {name: tuple(parameter.shape) for name, parameter in parameters.items()}
+    _compare(stored, shapes | _pooler_shapes(encoder, tensor_names), tensor_names, folder)
     if device is not None:
-        model.to_empty(device=device)
-        parameters = dict(model.named_parameters())
+        encoder.to_empty(device=device)
+        parameters = _by_checkpoint_name(encoder, tensor_names)  # the new ones
     with torch.no_grad():
-        for checkpoint_name, parameter_name in names.items():
-            parameters[parameter_name].copy_(_read_finite(checkpoint_name, stored[checkpoint_name]))
-        return {
-            name: _read_finite(name, stored[name]).clone() for name in tensor_names.pooler_weights if name in stored
-        }
+        for name, parameter in parameters.items():
+            parameter.copy_(_read_finite(name, stored[name]))
+    # Copied, for what was read may be the file itself, mapped into memory.
+    return {name: _read_finite(name, stored[name]).clone() for name in tensor_names.pooler_weights if name in stored}
 
 
 def save_checkpoint(
-    folder: Path, model: nn.Module, layers: int, tensor_names: TensorNames, pooler_weights: Mapping[str, Tensor]
+    folder: Path, encoder: nn.Module, tensor_names: TensorNames, pooler_weights: Mapping[str, Tensor]
 ) -> None:
     """Write model.safetensors with the names that other libraries expect.
 
     Pooler weights that were never there (a masked-language model has none) are written as zeros, because readers
-    that want them would otherwise warn; no sentence embedding depends on it.
+    that want them would otherwise warn; no sentence embedding depends on them.
+
+    Args:
+        folder: where to.
+        encoder: all its parameters are written, in their dtype.
+        tensor_names: what they are called in a checkpoint.
+        pooler_weights: by checkpoint name, as `load_checkpoint` returned them.
+
+    Raises:
+        OSError: the file cannot be written.
     """
-    parameters = dict(model.named_parameters())
-    tensors = {
-        checkpoint_name: parameters[parameter_name].detach()
-        for checkpoint_name, parameter_name in tensor_names.by_checkpoint_name(model, layers).items()
-    }
+    tensors = {name: parameter.detach() for name, parameter in _by_checkpoint_name(encoder, tensor_names).items()}
     dtype = next(iter(tensors.values())).dtype
-    for name, shape in _pooler_shapes(model, tensor_names).items():
+    for name, shape in _pooler_shapes(encoder, tensor_names).items():
         tensors[name] = (pooler_weights[name] if name in pooler_weights else torch.zeros(shape)).to(dtype)
     write_tensors(folder / SAFETENSORS, tensors)
 
@@ -130,17 +119,22 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
         flush_to_disk(file)
 
 
-def _pooler_shapes(model: nn.Module, tensor_names: TensorNames) -> dict[str, tuple[int, ...]]:
-    """The pooler is a linear map from D to D."""
-    width = next(model.parameters()).shape[-1]  # of the token embeddings
+def _by_checkpoint_name(encoder: nn.Module, tensor_names: TensorNames) -> dict[str, nn.Parameter]:
+    config: Any = encoder.config
+    parameters = dict(encoder.named_parameters())
+    names = tensor_names.by_checkpoint_name(encoder, config.layers)
+    return {checkpoint_name: parameters[parameter_name] for checkpoint_name, parameter_name in names.items()}
+
+
+def _pooler_shapes(encoder: nn.Module, tensor_names: TensorNames) -> dict[str, Shape]:
+    """The pooler is a linear map from D to D: a weight and a bias."""
+    config: Any = encoder.config
+    width = config.width
     return {name: (width, width) if name.endswith("weight") else (width,) for name in tensor_names.pooler_weights}
 
 
 def _compare(
-    stored: Mapping[str, StoredTensor],
-    expected: Mapping[str, tuple[int, ...]],
-    tensor_names: TensorNames,
-    folder: Path,
+    stored: Mapping[str, StoredTensor], expected: Mapping[str, Shape], tensor_names: TensorNames, folder: Path
 ) -> None:
     """Report every difference between the tensors stored and the tensors expected in one error."""
     problems: list[str] = []
@@ -160,16 +154,15 @@ def _compare(
         raise ModelError(f"{file}: does not fit config.json: {'; '.join(problems[:6])}{more}")
 
 
-def _plain_names(stored: Mapping[str, StoredTensor], prefix: str) -> dict[str, StoredTensor]:
+def _current_names(stored: Mapping[str, StoredTensor], prefix: str) -> dict[str, StoredTensor]:
     """Drop the prefix of masked-language models, and call LayerNorm's parameters as is usual today."""
     plain: dict[str, StoredTensor] = {}
     for name, tensor in stored.items():
         stem, dot, ending = name.removeprefix(prefix).rpartition(".")
         short = stem + dot + OLD_ENDINGS.get(ending, ending)
         if short in plain:
-            raise ModelError(
-                f"{tensor.file}: two tensors mean {_some([short])}: with and without {prefix!r} or under an old name"
-            )
+            twins = f"two tensors mean {_some([short])}: with and without {prefix!r} or under an old name"
+            raise ModelError(f"{tensor.file}: {twins}")
         plain[short] = tensor
     return plain
 
@@ -187,71 +180,74 @@ def _open(folder: Path) -> dict[str, StoredTensor]:
     if (folder / SAFETENSORS).exists():
         return _open_safetensors(folder / SAFETENSORS)
     if (folder / SAFETENSORS_INDEX).exists():
-        return _open_shards(folder)
+        return _open_shards(folder / SAFETENSORS_INDEX)
     if (folder / PYTORCH_BIN).exists():
         return _open_pytorch_bin(folder / PYTORCH_BIN)
     raise ModelError(f"{folder}: no weights: neither {SAFETENSORS}, {SAFETENSORS_INDEX} nor {PYTORCH_BIN} is there")
 
 
 def _open_safetensors(path: Path) -> dict[str, StoredTensor]:
-    header = _read_header(path)
-    try:
-        safetensors.safe_open(path, framework="pt")  # checks that the ranges in the header fit the file
-    except (safetensors.SafetensorError, OSError) as error:
-        raise ModelError(f"{path}: not a safetensors file: {one_line(error)}") from None
-
-    return {
-        name: StoredTensor(
-            path, str(entry["dtype"]), tuple(entry["shape"]), functools.partial(_read_tensor, path, name)
-        )
-        for name, entry in header.items()
-        if name != "__metadata__"
-    }
-
-
-def _read_tensor(path: Path, name: str) -> Tensor:
-    # Opened anew for every tensor: what is mapped into memory is then given back when the tensor is.
-    with safetensors.safe_open(path, framework="pt") as file:
-        tensor: Tensor = file.get_tensor(name)
-    return tensor
-
-
-def _read_header(path: Path) -> dict[str, Any]:
-    """Read a safetensors header as strict JSON: the package itself would accept two tensors of one name."""
     refuse_pointer(path)
     try:
         with path.open("rb") as file:
-            start = file.read(8)
-            length = int.from_bytes(start, "little")
-            size = os.fstat(file.fileno()).st_size
-            if len(start) < 8 or length > size - 8 or length > LARGEST_HEADER:
-                raise ModelError(
-                    f"{path}: not a safetensors file, or cut off: {size} bytes, a header of {length} announced"
-                )
-            return parse_json_object(file.read(length), f"{path}: header")
-    except OSError as error:
-        raise ModelError(f"{path}: cannot be read: {error.strerror}") from None
+            length = int.from_bytes(file.read(8), "little")
+            # The package allows 100 MB, in which so many tensors can be named that they take a gigabyte.
+            if length > LARGEST_HEADER:
+                raise ModelError(f"{path}: not a safetensors file: its header would have {length} bytes")
+            header = file.read(length)
+        # The package checks JSON, dtypes and shapes, and that the tensors fill the rest of the file.
+        with safetensors.safe_open(path, framework="pt") as tensors:
+            stored = {name: _stored_tensor(path, name, tensors.get_slice(name)) for name in tensors.keys()}
+    except (safetensors.SafetensorError, OSError) as error:
+        size = path.stat().st_size
+        raise ModelError(f"{path}: {size} bytes, not a safetensors file, or cut off: {one_line(error)}") from None
+    # The package takes a name that occurs twice for the second of the two; strict JSON refuses it.
+    parse_json_object(header, f"{path}: header")
+    return stored
 
 
-def _open_shards(folder: Path) -> dict[str, StoredTensor]:
-    """Open the files that an index names; a name must be that of a file in the folder itself."""
-    path = folder / SAFETENSORS_INDEX
-    index = read_json_object(path).get("weight_map")
-    if not isinstance(index, dict) or not all(isinstance(name, str) for name in index.values()):
+def _stored_tensor(path: Path, name: str, view: Any) -> StoredTensor:
+    def read() -> Tensor:
+        # Opened anew for every tensor: what is mapped into memory is then given back when the tensor is.
+        with safetensors.safe_open(path, framework="pt") as file:
+            tensor: Tensor = file.get_tensor(name)
+        return tensor
+
+    return StoredTensor(path, view.get_dtype(), tuple(view.get_shape()), read)
+
+
+def read_shard_index(path: Path) -> dict[str, str]:
+    """Read model.safetensors.index.json, which says in which file of its folder each tensor is.
+
+    Returns:
+        Name of a tensor -> name of a file.
+
+    Raises:
+        ModelError: it says something else, or names a file in another folder.
+    """
+    files = read_json_object(path).get("weight_map")
+    if not isinstance(files, dict) or not all(isinstance(file, str) for file in files.values()):
         raise ModelError(f"{path}: expected a weight_map from tensor to file name")
+    outside = next((file for file in files.values() if not PLAIN_NAME.fullmatch(file)), None)
+    if outside is not None:
+        raise ModelError(f"{path}: names the file {outside!r:.80}, which is not in this folder")
+    return files
+
+
+def _open_shards(path: Path) -> dict[str, StoredTensor]:
+    """Open the files that an index names."""
+    files = read_shard_index(path)
     stored: dict[str, StoredTensor] = {}
-    for name in sorted(set(index.values())):
-        if not PLAIN_NAME.fullmatch(name):
-            raise ModelError(f"{path}: names the file {name!r:.80}, which is not in this folder")
-        if not (folder / name).is_file():
-            raise ModelError(f"{path}: names the file {name!r:.80}, which is missing")
-        for tensor, entry in _open_safetensors(folder / name).items():
-            if tensor in stored:
-                raise ModelError(f"{path}: the tensor {_some([tensor])} is in two files")
-            stored[tensor] = entry
-    absent = [tensor for tensor, name in index.items() if tensor not in stored or stored[tensor].file.name != name]
-    if absent or len(stored) > len(index):
-        strays = absent or [tensor for tensor in stored if tensor not in index]
+    for file in sorted(set(files.values())):
+        if not (path.parent / file).is_file():
+            raise ModelError(f"{path}: names the file {file!r:.80}, which is missing")
+        for name, tensor in _open_safetensors(path.parent / file).items():
+            if name in stored:
+                raise ModelError(f"{path}: the tensor {_some([name])} is in two files")
+            stored[name] = tensor
+    strays = [name for name, file in files.items() if name not in stored or stored[name].file.name != file]
+    strays += [name for name in stored if name not in files]
+    if strays:
         raise ModelError(f"{path}: index and files disagree about {_some(strays)}")
     return stored
 

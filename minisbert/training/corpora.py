@@ -5,7 +5,6 @@ not fetched again. A broken download goes on where it stopped.
 """
 
 import functools
-import hashlib
 import http.client
 import ssl
 import time
@@ -17,7 +16,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from minisbert.errors import HubError, InputError
-from minisbert.files import flush_to_disk
+from minisbert.files import file_hash, flush_to_disk
 from minisbert.text.rows import BadRow
 from minisbert.training.examples import Example, nli_triplets, read_nli
 
@@ -112,7 +111,7 @@ def download(
     """
     for file in files:
         target = folder / file.path
-        if target.exists() and git_hash(target) == file.sha1:
+        if target.exists() and file_hash(target, "git") == file.sha1:
             continue
         target.parent.mkdir(parents=True, exist_ok=True)
         part = target.with_name(target.name + ".part")
@@ -129,7 +128,7 @@ def download(
                     advice = "cannot be downloaded; see to the network, or use --data DIR"
                     raise HubError(f"{file.path}: {advice}") from None
             time.sleep(PAUSE * 2 ** (attempt - 1))
-        if git_hash(part) != file.sha1:
+        if file_hash(part, "git") != file.sha1:
             part.unlink()
             raise HubError(
                 f"{file.path}: what was downloaded is not the file of commit {COMMIT} (wrong hash); try again"
@@ -158,12 +157,3 @@ def _fetch(address: str, part: Path, on_bytes: Callable[[int, int], None]) -> No
         flush_to_disk(file)
     if have < length:
         raise EOFError("the connection was closed too early")
-
-
-def git_hash(path: Path) -> str:
-    """The hash by which git knows the contents of a file."""
-    digest = hashlib.sha1(f"blob {path.stat().st_size}\0".encode())
-    with path.open("rb") as file:
-        while block := file.read(BLOCK):
-            digest.update(block)
-    return digest.hexdigest()

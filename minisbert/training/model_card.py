@@ -17,11 +17,10 @@ from typing import Any
 
 import numpy as np
 
-from minisbert.files import one_line, replacing, write_json
+from minisbert.files import file_hash, one_line, replacing, write_json
 from minisbert.models.pooling import Normalize
 from minisbert.sentence_encoder import SentenceEncoder
 from minisbert.training import ko_mini
-from minisbert.training.corpora import git_hash
 from minisbert.training.losses import Loss
 from minisbert.training.objectives import TrainingSet
 from minisbert.training.recipes import RECIPES, Recipe
@@ -58,7 +57,7 @@ def write_training_record(
         "recipe": recipe.record(),
         "flags": flags,
         "overridden": _overridden(recipe),
-        "data": {path.name: {"git_hash": git_hash(path)} for each in sets for path in each.paths},
+        "data": {path.name: {"git_hash": file_hash(path, "git")} for each in sets for path in each.paths},
         "scores": {name: None if math.isnan(value) else value for name, value in scores.items()},  # JSON has no NaN
         "seconds": round(seconds, 1),
         "versions": versions(),

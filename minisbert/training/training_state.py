@@ -20,7 +20,7 @@ from torch import nn
 
 from minisbert.distributed import process_count
 from minisbert.errors import InputError, ModelError
-from minisbert.files import read_json_object, write_json
+from minisbert.files import file_hash, read_json_object, write_json
 from minisbert.sentence_encoder import SentenceEncoder
 from minisbert.storage.weights import write_tensors
 from minisbert.training.losses import Objective
@@ -84,7 +84,7 @@ def save_state(
         for name, contents in tensors.items():
             write_tensors(temporary / name, contents)
         write_json(temporary / STATE, {**state, "step": step})
-        write_json(temporary / HASHES, {name: _sha256(temporary / name) for name in (*tensors, STATE)})
+        write_json(temporary / HASHES, {name: file_hash(temporary / name, "sha256") for name in (*tensors, STATE)})
         _flush_folder(temporary)
         shutil.rmtree(target, ignore_errors=True)  # a damaged one
         temporary.replace(target)
@@ -146,7 +146,7 @@ def load_state(
 def verify(path: Path) -> dict[str, Any]:
     """Read state.json of a training state; a file that is missing or changed is a ModelError, which names it."""
     for name, expected in read_json_object(path / HASHES).items():
-        if not (path / name).is_file() or _sha256(path / name) != expected:
+        if not (path / name).is_file() or file_hash(path / name, "sha256") != expected:
             raise ModelError(f"{path / name}: missing or damaged")
     return read_json_object(path / STATE)
 
@@ -165,14 +165,6 @@ def _restore(path: Path, model: nn.Module, optimizers: Sequence[torch.optim.Opti
 
 def _optimizer_file(number: int) -> str:
     return f"optimizer-{number}.safetensors"
-
-
-def _sha256(path: Path) -> str:
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
 
 
 def _flush_folder(folder: Path) -> None:

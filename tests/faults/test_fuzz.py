@@ -4,7 +4,7 @@ Tiny models of all families and forms are damaged one file at a time, by bits, b
 seeded generator. Each must then either load and give finite vectors, or be refused by a `ModelError` or a
 `NonFiniteError` with a one-line message; no other exception, no message of a library on standard error, no code run,
 no connection, no memory or time beyond a bound. The cases run in a process of their own, so that even a crash or a
-hang is a result. More of them: pytest tests/test_fuzz.py --fuzz-cases 20000
+hang is a result. More of them: pytest tests/faults/test_fuzz.py --fuzz-cases 20000
 """
 
 import faulthandler

@@ -2,7 +2,7 @@
 
 A folder comes from strangers or from a broken download. Whatever is in it, nothing of it runs, no memory is taken and
 no time lost for what cannot be a model, and no half-loaded model comes out. The case numbers in the names of the tests
-are those of the project's list of faults.
+are explained in tests/CASES.md.
 """
 
 import json
@@ -355,11 +355,13 @@ def nested(depth):
     return b'{"a":' + b"[" * depth + b"]" * depth + b"}"
 
 
+MANY_NAMES = ",".join(f'"{i}":{{"dtype":"F32","shape":[0],"data_offsets":[0,0]}}' for i in range(200_000))
 HEADER_LENGTHS = {
     "2^64 - 1": (2**64 - 1, b"{}" * 50),
     "10^8 + 1": (10**8 + 1, b"{}" * 50),
     "99,999,999": (99_999_999, b"{}"),
     "9,000,000": (9_000_000, b" " * 9_000_000),
+    "many names": (len(MANY_NAMES) + 2, b"{" + MANY_NAMES.encode() + b"}"),
 }
 CONFIG_FIELDS = {
     "layers 10^6": {"num_hidden_layers": 10**6},
@@ -402,23 +404,6 @@ CONFIG_TEXTS = {
     "empty": b"",
     "20 MB": b'{"a": "' + b"a" * 20_000_000 + b'"}',
 }
-# Loads every folder it is given and prints what came of it: error or null, seconds, growth of memory in kB.
-MEASURE = """
-import json, sys, time, torch
-from minisbert import SentenceEncoder
-
-def peak():
-    return next(int(line.split()[1]) for line in open("/proc/self/status") if line.startswith("VmHWM"))
-
-SentenceEncoder.from_pretrained(sys.argv[1], device="cpu").encode("밥")
-for folder in sys.argv[1:]:
-    before, start, error = peak(), time.perf_counter(), None
-    try:
-        SentenceEncoder.from_pretrained(folder, device="cpu").encode("밥")
-    except Exception as caught:
-        error = [type(caught).__name__, str(caught)]
-    print(json.dumps([error, time.perf_counter() - start, peak() - before]), flush=True)
-"""
 
 
 @pytest.fixture(scope="module")
@@ -440,9 +425,8 @@ def measured(model, tmp_path_factory):
         else:
             edit_json(folder / "tokenizer.json", bake_in)
     folders = [str(model), *(str(root / str(number)) for number in range(len(cases)))]
-    result = subprocess.run(
-        [sys.executable, "-c", MEASURE, *folders], capture_output=True, text=True, timeout=120, check=False
-    )
+    command = [sys.executable, "-m", "tests.faults.measure_loading", *folders]
+    result = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
     assert result.returncode == 0, result.stderr
     lines = [json.loads(line) for line in result.stdout.splitlines()]
     assert lines[0][0] is None  # the whole model loads

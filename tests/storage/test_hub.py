@@ -1,7 +1,7 @@
 """Proves what minisbert.storage.hub makes of a Hub that fails, lies or hangs: H1 to H13, with the real client.
 
-The stand-in Hub is tests/hub_server.py. The client reads its settings when it is imported, so it runs in processes of
-its own: a few workers that last for the whole file and take orders one line at a time.
+The stand-in Hub is hub_server.py. The client reads its settings when it is imported, so it runs in processes of its own: a
+few workers (hub_worker.py) that last for the whole file and take orders one line at a time.
 """
 
 import json
@@ -19,7 +19,7 @@ import pytest
 
 from minisbert import SentenceEncoder
 from minisbert.errors import HubError
-from minisbert.storage import hub
+from minisbert.storage import hub_requests
 from tests.storage.hub_server import HubServer
 from tests.tiny import tiny_folder
 
@@ -28,62 +28,16 @@ TOKEN = "hf_abcdefghijklmnopqrstuvwxyz01234567"
 TEXT = "고양이가 길에서 물을 마신다."
 BIG = 33 * 2**20  # bytes of weights: more than the client fetches at once, and than is hashed before every use
 
-WORKER = """
-import contextlib, errno, io, json, os, sys, time, warnings
-from minisbert.cli import encode
-from minisbert.storage import hub
-from minisbert.errors import MinisbertError
-
-forbidden = []
-symlink = os.symlink
-WRITES = ("os.mkdir", "os.rename", "os.remove", "os.rmdir", "os.chmod", "os.utime", "os.truncate")
-
-def guard(event, args):
-    if "sockets" in forbidden and event.startswith("socket."):
-        raise RuntimeError("a socket was used: " + event)
-    if "writes" in forbidden:
-        writes = event == "open" and args[2] & (os.O_WRONLY | os.O_RDWR | os.O_CREAT) and args[0] != os.devnull
-        if writes or event in WRITES:
-            raise OSError(errno.EROFS, "Read-only file system", str(args[0]))
-
-def symlink_if_allowed(*args, **options):
-    if "links" in forbidden:
-        raise OSError(errno.EPERM, "Operation not permitted")
-    symlink(*args, **options)
-
-sys.addaudithook(guard)
-os.symlink = symlink_if_allowed
-for line in sys.stdin:
-    order = json.loads(line)
-    forbidden[:] = order.pop("forbid")
-    start = time.monotonic()
-    if "argv" in order:
-        out, err = io.StringIO(), io.StringIO()
-        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err), warnings.catch_warnings():
-            answer = {"exit_code": encode.main(order["argv"])}
-        answer |= {"out": out.getvalue(), "err": err.getvalue()}
-    else:
-        with warnings.catch_warnings(record=True) as caught:
-            warnings.simplefilter("always", UserWarning)
-            try:
-                answer = {"folder": str(hub.download(**order)), "exit_code": 0}
-            except MinisbertError as error:
-                answer = {"error": str(error), "exit_code": error.exit_code}
-        answer["warnings"] = [str(warning.message) for warning in caught]
-    forbidden.clear()
-    print(json.dumps(answer | {"seconds": time.monotonic() - start}), flush=True)
-"""
-
 
 class Worker:
-    """A process with the client, which does what `download` and `encode` are told."""
+    """A process with the client, which does what `local_folder` and `encode` are told."""
 
     def __init__(self, endpoint: str, home: Path, **environment: str) -> None:
         self.cache = home / "hub"
         self.errors = (home.parent / f"{home.name}.stderr").open("a+")
         settings = {"HF_ENDPOINT": endpoint, "HF_HOME": str(home), "HF_TOKEN": TOKEN, **environment}
         self.process = subprocess.Popen(
-            [sys.executable, "-c", WORKER],
+            [sys.executable, "-m", "tests.storage.hub_worker"],
             env=clean_environment() | settings,
             cwd=PROJECT,
             stdin=subprocess.PIPE,
@@ -562,13 +516,13 @@ def test_what_large_files_come_by_may_fail_in_ways_of_its_own(monkeypatch):
                 raise failures.pop()
             return "done"
 
-        return hub._ask(request, "owner/name@main", time.monotonic() + 60)
+        return hub_requests.ask(request, "owner/name@main", time.monotonic() + 60)
 
-    monkeypatch.setattr(hub, "FIRST_PAUSE", 0.001)
+    monkeypatch.setattr(hub_requests, "FIRST_PAUSE", 0.001)
     lost = RuntimeError("Data processing error: CAS service error")
-    assert failing(lost, hub.ATTEMPTS - 1) == "done"
-    with pytest.raises(hub.Unreachable, match=r"cannot be reached \(RuntimeError\)"):
-        failing(lost, hub.ATTEMPTS)
+    assert failing(lost, hub_requests.ATTEMPTS - 1) == "done"
+    with pytest.raises(hub_requests.Unreachable, match=r"cannot be reached \(RuntimeError\)"):
+        failing(lost, hub_requests.ATTEMPTS)
     for error in (ValueError("Invalid pointer path"), RecursionError(), Exception("Invalid URL")):
         with pytest.raises(HubError, match="not a Hugging Face Hub"):
             failing(error, 1)

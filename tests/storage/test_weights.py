@@ -17,7 +17,6 @@ from tests.model_files import refusal
 from tests.tiny import CONFIGS, SENTENCES, tiny_folder, tiny_model
 
 WEIGHTS = "model.safetensors"
-PREFIXES = {"bert": "bert.", "roberta": "roberta.", "deberta-v2": "deberta."}
 QUERY = "encoder.layer.0.attention.self.query.weight"
 
 
@@ -34,9 +33,9 @@ def encode(folder):
 @pytest.mark.parametrize("model_type", CONFIGS)
 def test_names_of_masked_language_models(tmp_path, model_type):
     folder, tensors = saved(tmp_path, model_type)
-    expected, prefix = encode(folder), PREFIXES[model_type]
-    head = {"roberta": "lm_head.dense.weight"}.get(model_type, "cls.predictions.transform.dense.weight")
-    save_file({prefix + name: tensor for name, tensor in tensors.items()} | {head: torch.zeros(3)}, folder / WEIGHTS)
+    expected, names = encode(folder), ARCHITECTURES[model_type].tensor_names
+    heads = {name.replace("*", "dense.weight"): torch.zeros(3) for name in names.unused if not name.startswith("emb")}
+    save_file({names.prefix + name: tensor for name, tensor in tensors.items()} | heads, folder / WEIGHTS)
     np.testing.assert_array_equal(encode(folder), expected)
 
 
@@ -66,7 +65,7 @@ def test_nothing_is_loaded_from_a_file_that_does_not_fit(tmp_path):
     encoder = tiny_model(seed=1).encoder
     before = {name: parameter.clone() for name, parameter in encoder.named_parameters()}
     with pytest.raises(ModelError, match="does not fit"):
-        load_checkpoint(folder, encoder, 2, ARCHITECTURES["bert"].tensor_names)
+        load_checkpoint(folder, encoder, ARCHITECTURES["bert"].tensor_names)
     for name, parameter in encoder.named_parameters():
         assert torch.equal(parameter, before[name])
 
@@ -83,7 +82,7 @@ def test_every_difference_is_told_at_once(tmp_path):
 
 
 @pytest.mark.parametrize("model_type", ["bert", "roberta"])
-def test_the_pooler_is_carried_along(tmp_path, model_type):
+def test_the_pooler_weights_are_kept(tmp_path, model_type):
     folder, tensors = saved(tmp_path, model_type)
     assert not tensors["pooler.dense.weight"].any()  # of a model that never had one
     pooler = {"pooler.dense.weight": torch.randn(24, 24), "pooler.dense.bias": torch.randn(24)}
@@ -100,7 +99,7 @@ def test_what_is_saved_is_marked_for_pytorch_and_follows_the_umask(tmp_path):
     for umask in (0o022, 0o077):
         before = os.umask(umask)
         try:
-            save_checkpoint(tmp_path, model.encoder, 2, ARCHITECTURES["bert"].tensor_names, {})
+            save_checkpoint(tmp_path, model.encoder, ARCHITECTURES["bert"].tensor_names, {})
         finally:
             os.umask(before)
         assert stat.S_IMODE((tmp_path / WEIGHTS).stat().st_mode) == 0o666 & ~umask

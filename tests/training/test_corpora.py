@@ -11,7 +11,7 @@ import pytest
 
 from minisbert.errors import HubError, InputError
 from minisbert.training import corpora
-from minisbert.training.corpora import COMMIT, STS_TRAIN, CorpusFile, download, find_kor_nlu, git_hash, load_nli
+from minisbert.training.corpora import COMMIT, STS_TRAIN, CorpusFile, download, find_kor_nlu, load_nli
 from minisbert.training.examples import sts_examples
 
 CONTENTS = ("문장 하나\t문장 둘\tneutral\n" * 9000).encode()
@@ -149,12 +149,6 @@ def test_no_server(tmp_path, server):
     server.server_close()
     with pytest.raises(HubError, match="see to the network, or use --data DIR"):
         download((FILE,), tmp_path, lambda *_: None, server.address)
-
-
-def test_git_hash(tmp_path):
-    path = tmp_path / "empty"
-    path.write_bytes(b"")
-    assert git_hash(path) == "e69de29bb2d1d6434b8b29ae775ad8c2e48c5391"  # what git calls every empty file
 
 
 STS = "genre\tfilename\tyear\tid\tscore\tsentence1\tsentence2\nnews\ta\t2024\t1\t2.5\t가\t나\n"

@@ -17,10 +17,10 @@ from minisbert.training.log import StepReport
 from minisbert.training.loop import fit
 from minisbert.training.losses import CosineSimilarityLoss, MultipleNegativesRankingLoss, Objective
 from minisbert.training.plan import Plan
+from tests.tiny import NO_DROPOUT as NO_DROPOUT
 
 EPOCHS, WARMUP_STEPS, LEARNING_RATE, WEIGHT_DECAY, MAX_GRAD_NORM = 3, 4, 1e-3, 0.01, 0.05
 TRAINING_MODEL = "roberta"  # of the golden file
-NO_DROPOUT = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
 
 SUBJECTS = ["남자", "여자", "아이", "고양이"]
 OBJECTS = ["밥", "빵", "물", "길"]
