@@ -5,6 +5,7 @@ Axis letters: see layers.py.
 """
 
 import dataclasses
+import functools
 import hashlib
 import os
 import time
@@ -12,7 +13,7 @@ import warnings
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -124,8 +125,7 @@ class SentenceEncoder(nn.Module):
     @property
     def config(self) -> EncoderConfig:
         """What the encoder was built with: the one place to ask for sizes."""
-        config: EncoderConfig = self.encoder.config  # type: ignore[assignment]
-        return config
+        return cast(EncoderConfig, self.encoder.config)
 
     @property
     def longest_text(self) -> int:
@@ -161,8 +161,7 @@ class SentenceEncoder(nn.Module):
             (B, D) float32, or float64 in a float64 model.
         """
         token_embeddings = self.encoder(input_ids, attention_mask, token_type_ids)  # (B, T, D)
-        embeddings: Tensor = self.normalize(self.pooling(token_embeddings, attention_mask))
-        return embeddings
+        return self.normalize(self.pooling(token_embeddings, attention_mask))  # (B, D)
 
     @torch.inference_mode()
     def encode(
@@ -280,14 +279,9 @@ class SentenceEncoder(nn.Module):
                 yield finished
 
     def similarity(self, a: npt.ArrayLike | Tensor, b: npt.ArrayLike | Tensor) -> Tensor:
-        """Compare every vector of `a` with every vector of `b` by the function that the model's folder names.
+        """Compare every vector of `a`, (N, D) or (D,), with every vector of `b`, (M, D) or (D,): (N, M) on the CPU.
 
-        Args:
-            a: (N, D), or (D,) for one vector.
-            b: (M, D), or (D,).
-
-        Returns:
-            (N, M) on the CPU, float64 if `a` is, else float32; larger is more similar: distances are negated.
+        By the function that the model's folder names, see `similarity.similarity`; larger is more similar.
         """
         return similarity(a, b, self.folder.similarity_fn_name)
 
@@ -309,9 +303,8 @@ class SentenceEncoder(nn.Module):
         Nothing half-written appears under `folder`; it may be the one the model was loaded from.
         """
         architecture = architecture_of(self.folder.config)
-        config = {
-            key: value for key, value in self.folder.config.items() if key not in ("auto_map", "torch_dtype", "dtype")
-        }
+        not_ours = ("auto_map", "torch_dtype", "dtype")
+        config = {key: value for key, value in self.folder.config.items() if key not in not_ours}
         config |= {"architectures": [architecture.class_name], "torch_dtype": DTYPE_NAMES[self.dtype]}
         files = dict(self.folder.tokenizer_files)
         files.setdefault("tokenizer.json", self.tokenizer.backend.to_str(pretty=True).encode())
@@ -323,10 +316,10 @@ class SentenceEncoder(nn.Module):
             pooling_mode=self.pooling.mode,  # of the modules that compute, whatever the folder said that was loaded
             normalize=isinstance(self.normalize, Normalize),
         )
-
-        def write_weights(target: Path) -> None:
-            save_checkpoint(target, self.encoder, architecture.tensor_names, self.pooler_weights)
-
+        names, pooler = architecture.tensor_names, self.pooler_weights
+        write_weights = functools.partial(
+            save_checkpoint, encoder=self.encoder, tensor_names=names, pooler_weights=pooler
+        )
         write_folder(Path(folder), contents, self.embedding_dimension, write_weights)
 
 
