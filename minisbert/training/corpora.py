@@ -26,14 +26,11 @@ TIMEOUT = 30.0  # seconds without a byte
 ATTEMPTS = 5
 PAUSE = 1.0  # seconds after the first failure, twice as long after each further one
 BLOCK = 1 << 16  # bytes
+# fmt: off
 BROKEN_CONNECTION = (
-    urllib.error.URLError,
-    http.client.HTTPException,
-    ssl.SSLError,
-    TimeoutError,
-    ConnectionError,
-    EOFError,
+    urllib.error.URLError, http.client.HTTPException, ssl.SSLError, TimeoutError, ConnectionError, EOFError,
 )
+# fmt: on
 
 
 class CorpusFile(NamedTuple):
@@ -57,11 +54,7 @@ STS_TEST = CorpusFile("KorSTS/sts-test.tsv", "d2a7c958d520ed84402c0042142a60d9a1
 
 
 def find_kor_nlu(folder: Path) -> Path:
-    """The folder with KorNLI and KorSTS in it: `folder` itself, or kor-nlu-datasets inside it.
-
-    Raises:
-        InputError: neither has them.
-    """
+    """The folder with KorNLI and KorSTS in it: `folder` itself, or kor-nlu-datasets inside it; else an InputError."""
     for candidate in (folder, folder / "kor-nlu-datasets"):
         if (candidate / "KorSTS").is_dir():
             return candidate
@@ -73,11 +66,6 @@ def load_nli(folder: Path, seed: int, on_bad_row: BadRow | None) -> tuple[list[E
 
     Unless both large training files are there, the small development and test files of KorNLI are taken, with a warning:
     enough to try a recipe, not to reproduce a model.
-
-    Args:
-        folder: laid out like kakaobrain/kor-nlu-datasets.
-        seed: of the draws.
-        on_bad_row: see `tables.BadRow`.
 
     Raises:
         InputError: a row is bad, or there are no files of KorNLI.
@@ -101,8 +89,8 @@ def download(
 
     Args:
         files: what is wanted.
-        folder: where to; created if need be.
-        on_bytes: called with a file's path, the bytes there are and the bytes there will be (0 if not known).
+        folder: created if need be.
+        on_bytes: gets a file's path, the bytes there are and the bytes there will be (0 if not known).
         repository: the address before the commit.
 
     Raises:
@@ -121,8 +109,8 @@ def download(
                 break
             except urllib.error.HTTPError as error:
                 if error.code < 500 or attempt == ATTEMPTS:
-                    answer = f"the server answers {error.code}; download it by hand, use --data"
-                    raise HubError(f"{file.path}: {answer}") from None
+                    advice = f"the server answers {error.code}; download it by hand, use --data"
+                    raise HubError(f"{file.path}: {advice}") from None
             except BROKEN_CONNECTION:
                 if attempt == ATTEMPTS:
                     advice = "cannot be downloaded; see to the network, or use --data DIR"
@@ -130,9 +118,8 @@ def download(
             time.sleep(PAUSE * 2 ** (attempt - 1))
         if file_hash(part, "git") != file.sha1:
             part.unlink()
-            raise HubError(
-                f"{file.path}: what was downloaded is not the file of commit {COMMIT} (wrong hash); try again"
-            )
+            problem = f"what was downloaded is not the file of commit {COMMIT} (wrong hash)"
+            raise HubError(f"{file.path}: {problem}; try again")
         part.replace(target)
 
 

@@ -40,26 +40,23 @@ class Batch(NamedTuple):
 
 
 class Batches(Protocol):
-    """Something that can be iterated again and again, such as `ShuffledBatches`."""
+    """What can be iterated again and again; each iteration may bring other batches, but the same in every run."""
 
     def __len__(self) -> int:
         """The number of batches of one iteration."""
 
     def __iter__(self) -> Iterator[Batch]:
-        """The batches; the next iteration may bring others, but the same in every run."""
+        """The batches."""
 
 
 def read_sts(path: Path, on_bad_row: BadRow | None = None) -> tuple[list[str], list[str], list[float]]:
-    """Read a KorSTS file.
-
-    Returns:
-        First sentences, second sentences, and human scores from 0 (unrelated) to 5 (the same meaning), in file order.
+    """Read a KorSTS file: first sentences, second sentences, scores from 0 (unrelated) to 5 (the same meaning).
 
     Raises:
         InputError: a line lacks a column or a text, or its score is not a number from 0 to 5; the message gives file:line.
         OSError: the file cannot be read.
     """
-    rows: list[tuple[str, str, float]] = []
+    rows = []
     for where, row in read_table(path, ("sentence1", "sentence2", "score"), on_bad_row):
         with bad_row_goes_to(on_bad_row):
             score = number_between(row["score"], 0.0, LARGEST_SCORE, where)
@@ -68,16 +65,13 @@ def read_sts(path: Path, on_bad_row: BadRow | None = None) -> tuple[list[str], l
 
 
 def read_nli(path: Path, on_bad_row: BadRow | None = None) -> list[tuple[str, str, str]]:
-    """Read a KorNLI file.
-
-    Returns:
-        Premise, hypothesis and label (entailment, neutral or contradiction) of each pair, in file order.
+    """Read a KorNLI file: premise, hypothesis and label (entailment, neutral or contradiction) of each pair.
 
     Raises:
         InputError: a line lacks a column or a text, or has another label; the message gives file:line.
         OSError: the file cannot be read.
     """
-    pairs: list[tuple[str, str, str]] = []
+    pairs = []
     for where, row in read_table(path, ("sentence1", "sentence2", "gold_label"), on_bad_row):
         with bad_row_goes_to(on_bad_row):
             if row["gold_label"] not in NLI_LABELS:
@@ -97,7 +91,7 @@ def read_examples(path: Path, on_bad_row: BadRow | None = None) -> list[Example]
         InputError: the columns are others, or a row is bad; the message gives file:line.
         OSError: the file cannot be read.
     """
-    examples: list[Example] = []
+    examples = []
     for where, row in read_table(path, (), on_bad_row):
         with bad_row_goes_to(on_bad_row):
             if "gold_label" in row:
@@ -113,9 +107,8 @@ def read_examples(path: Path, on_bad_row: BadRow | None = None) -> list[Example]
             elif "label" in row:
                 label = number_between(row["label"], -1.0, 1.0, where)
             if not 2 <= len(names) <= 3:
-                raise InputError(
-                    f"{where}: {len(names)} text columns; expected two (a pair) or three (with a wrong answer)"
-                )
+                expected = "expected two (a pair) or three (with a wrong answer)"
+                raise InputError(f"{where}: {len(names)} text columns; {expected}")
             check_not_empty(row, names, where)
             examples.append(Example(tuple(row[name] for name in names), label))
     if not examples:
@@ -150,7 +143,7 @@ Example(texts=('동물이 움직인다', '개가 뛴다', '개가 잔다'), labe
             groups = related.setdefault(first, {name: {} for name in NLI_LABELS})
             groups[label][second] = None
     generator = random.Random(seed)
-    triplets: list[Example] = []
+    triplets = []
     for sentence, groups in related.items():
         entailed, contradicted = list(groups["entailment"]), list(groups["contradiction"])
         if entailed and contradicted:
@@ -254,17 +247,14 @@ def share_of_batch(batch: Batch) -> Batch:
     """The rows of a batch that belong to this process: the same number for all, which in-batch negatives rely on.
 
     A batch with labels that cannot be divided so, perhaps the last of an epoch, is computed whole by every process: the average
-    is then the same, because a loss with labels looks at each row alone. One that compares rows needs batches without labels.
-
-    Raises:
-        InputError: a batch without labels cannot be divided.
+    is then the same, because a loss with labels looks at each row alone. One without labels is an InputError.
     """
-    rows = len(batch.texts[0])
-    processes, share = process_count(), share_of_rows(rows)
-    if rows % processes and batch.labels is not None:
-        return batch
+    rows, processes = len(batch.texts[0]), process_count()
     if rows % processes:
+        if batch.labels is not None:
+            return batch
         raise InputError(
             f"a batch of {rows} examples cannot be divided among {processes} processes; choose another size"
         )
+    share = share_of_rows(rows)
     return Batch(tuple(column[share] for column in batch.texts), None if batch.labels is None else batch.labels[share])

@@ -52,12 +52,7 @@ SAME_MEANING = 0.8  # KorSTS pairs with at least this label also serve as pairs 
 
 
 def load_examples(folder: Path, task: str, seed: int) -> tuple[list[Example], list[Path]]:
-    """The examples of a task, and the files they come from.
-
-    Args:
-        folder: holds the five folders named above.
-        task: "pairs" (two texts that mean the same) or "sts" (scored pairs).
-        seed: of the draws.
+    """The examples of a task, "pairs" (two texts that mean the same) or "sts" (scored pairs), and their files.
 
     Raises:
         InputError: a file is not as it was when this recipe was made.
@@ -69,39 +64,34 @@ def load_examples(folder: Path, task: str, seed: int) -> tuple[list[Example], li
     sts = sts_examples(sts_file)
     if task == "sts":
         return sts, [sts_file]
-    nli = [pair for file in nli_files for pair in read_nli(file)] + _read_klue_nli(klue_file)
+    nli = [pair for file in nli_files for pair in read_nli(file)]
+    with _must_fit(klue_file):
+        records = json.loads(klue_file.read_text(encoding="utf-8"))
+        nli += [(record["premise"], record["hypothesis"], record["gold_label"]) for record in records]
     question_files = [folder / "question_pair" / name for name in ("kor_pair_train.csv", "kor_Pair_test.csv")]
     paraphrase_file, request_file = folder / "paraKQC" / "paraKQC_v1.txt", folder / "sae4k" / "sae4k_v1.txt"
     pairs = _read_paraphrases(paraphrase_file, seed)
-    pairs += [pair for file in question_files for pair in _read_questions(file)] + _read_requests(request_file)
+    pairs += [pair for file in question_files for pair in _read_questions(file)]
+    requests = _tab_separated(request_file)  # each with the phrase that says what is asked for
+    pairs += [Example((request, phrase)) for request, phrase, _ in requests if request.strip() and phrase.strip()]
     pairs += [Example((premise, hypothesis)) for premise, hypothesis, label in nli if label == NLI_LABELS[0]]
     pairs += [Example(example.texts) for example in sts if (example.label or 0.0) >= SAME_MEANING]
     return pairs, [paraphrase_file, *question_files, request_file, *nli_files, klue_file, sts_file]
 
 
 def new_model(model_type: str, texts: Iterable[str], seed: int) -> SentenceEncoder:
-    """A small model with random weights and a vocabulary made from the data.
+    """A small model with random weights, by `seed`, and a vocabulary made from the texts, in whatever order they come.
 
-    Args:
-        model_type: "bert", "roberta" or "deberta-v2".
-        texts: to make the vocabulary from; their order means nothing.
-        seed: of the weights.
+    `model_type` is "bert", "roberta" or "deberta-v2".
     """
     vocabulary = _train_vocabulary(sorted(set(texts)))
     settings = {"tokenizer_class": "BertTokenizer", "do_lower_case": True, "strip_accents": False}
     settings |= {f"{token[1:-1].lower()}_token": token for token in SPECIAL_TOKENS}
-    files = {
-        "vocab.txt": "\n".join(vocabulary).encode(),
-        "tokenizer_config.json": json.dumps(settings, indent=2).encode(),
-    }
+    settings_file = json.dumps(settings, indent=2).encode()
+    files = {"vocab.txt": "\n".join(vocabulary).encode(), "tokenizer_config.json": settings_file}
     backend = load_backend(files, segments_of_pairs=False)
-    fields = {
-        "model_type": model_type,
-        "vocab_size": len(vocabulary),
-        "pad_token_id": vocabulary.index("[PAD]"),
-        **SHAPE,
-        **MODEL_TYPES[model_type],
-    }
+    vocabulary_fields = {"vocab_size": len(vocabulary), "pad_token_id": vocabulary.index("[PAD]")}
+    fields = {"model_type": model_type, **vocabulary_fields, **SHAPE, **MODEL_TYPES[model_type]}
     architecture = ARCHITECTURES[model_type]
     config = architecture.read_config(fields)
     encoder = architecture.encoder(config)
@@ -133,12 +123,6 @@ def _train_vocabulary(texts: list[str]) -> list[str]:
     return sorted(ids, key=ids.__getitem__)
 
 
-def _read_klue_nli(path: Path) -> list[tuple[str, str, str]]:
-    with _must_fit(path):
-        records = json.loads(path.read_text(encoding="utf-8"))
-        return [(record["premise"], record["hypothesis"], record["gold_label"]) for record in records]
-
-
 def _read_paraphrases(path: Path, seed: int) -> list[Example]:
     """Ten lines of equal meaning follow one another; neighbours in a random order of the ten become pairs."""
     rows = _tab_separated(path)
@@ -161,12 +145,6 @@ def _read_questions(path: Path) -> list[Example]:
     with _must_fit(path), path.open(encoding="utf-8-sig", newline="") as file:
         rows = [(row["question1"], row["question2"]) for row in csv.DictReader(file) if row["is_duplicate"] == "0"]
     return [Example((one, other)) for one, other in rows if one.strip() and other.strip() and one != other]
-
-
-def _read_requests(path: Path) -> list[Example]:
-    """Requests with the phrase that says what is asked for."""
-    rows = _tab_separated(path)
-    return [Example((request, phrase)) for request, phrase, _ in rows if request.strip() and phrase.strip()]
 
 
 def _tab_separated(path: Path) -> list[list[str]]:
