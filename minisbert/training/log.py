@@ -78,21 +78,12 @@ class TrainingLog:
         entry = asdict(report)
         del entry["evaluation"]  # has a line of its own
         self._append_metrics(entry)
-        for name, loss in report.losses.items():
-            self._append_events(
-                report.step, {f"loss/{name}": loss, f"gradient norm/{name}": report.gradient_norms[name]}
-            )
-        self._append_events(report.step, {"learning rate": report.learning_rate})
+        norms = {f"gradient norm/{name}": norm for name, norm in report.gradient_norms.items()}
+        losses = {f"loss/{name}": loss for name, loss in report.losses.items()}
+        self._append_events(report.step, {**losses, **norms, "learning rate": report.learning_rate})
 
     def evaluation(self, epoch: int, step_in_epoch: int, step: int, result: dict[str, float]) -> None:
-        """Note an evaluation.
-
-        Args:
-            epoch: from 0.
-            step_in_epoch: -1 at the end of an epoch, as in sentence-transformers.
-            step: steps done.
-            result: the numbers of the evaluator.
-        """
+        """Note an evaluation; `step_in_epoch` is -1 at the end of an epoch, as in sentence-transformers."""
         # JSON has no NaN, which is the correlation with a constant.
         numbers = {name: None if math.isnan(value) else value for name, value in result.items()}
         self._append_metrics({"step": step, "evaluation": numbers})

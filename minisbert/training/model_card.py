@@ -11,7 +11,7 @@ import platform
 import re
 import string
 from collections.abc import Mapping, Sequence
-from dataclasses import fields, is_dataclass
+from dataclasses import is_dataclass
 from pathlib import Path
 from typing import Any
 
@@ -34,10 +34,7 @@ PACKAGES = ("torch", "tokenizers", "safetensors", "huggingface-hub", "numpy")
 
 def versions() -> dict[str, str]:
     """The versions of Python and of the packages that computed."""
-    return {
-        "python": platform.python_version(),
-        **{package: importlib.metadata.version(package) for package in PACKAGES},
-    }
+    return {"python": platform.python_version()} | {name: importlib.metadata.version(name) for name in PACKAGES}
 
 
 def write_training_record(
@@ -47,30 +44,24 @@ def write_training_record(
 
     Args:
         folder: of the model.
-        recipe: what it was trained with, flags included.
+        recipe: what it was trained with, flags included; where they changed a recipe of the table, that is said too.
         flags: the command line.
         sets: the data of every objective; of their files the hashes are written.
-        scores: as for `write_model_card`.
+        scores: the numbers of the final test; may be empty.
         seconds: what the training took, after an interruption that of the last run alone.
     """
+    fields = recipe.record()
+    before = RECIPES[recipe.name].record() if recipe.name in RECIPES else fields
     record = {
-        "recipe": recipe.record(),
+        "recipe": fields,
         "flags": flags,
-        "overridden": _overridden(recipe),
+        "overridden": {name: value for name, value in fields.items() if value != before.get(name)},
         "data": {path.name: {"git_hash": file_hash(path, "git")} for each in sets for path in each.paths},
         "scores": {name: None if math.isnan(value) else value for name, value in scores.items()},  # JSON has no NaN
         "seconds": round(seconds, 1),
         "versions": versions(),
     }
     write_json(folder / "training.json", record)
-
-
-def _overridden(recipe: Recipe) -> dict[str, Any]:
-    """The fields in which a recipe was changed by flags, with their new values."""
-    if recipe.name not in RECIPES:
-        return {}
-    before = RECIPES[recipe.name].record()
-    return {name: value for name, value in recipe.record().items() if value != before.get(name)}
 
 
 def write_model_card(
@@ -81,15 +72,9 @@ def write_model_card(
     scores: Scores,
     test_data: str = "",
 ) -> None:
-    """Write README.md into the folder of a trained model.
+    """Write README.md into the folder of a trained model, which holds `model`; see `write_training_record` for the rest.
 
-    Args:
-        folder: of the model.
-        model: as it is in the folder.
-        recipe: what it was trained with, flags included.
-        sets: the data of every objective.
-        scores: the numbers of the final test, "{test_data}_{correlation}_{function}"; may be empty.
-        test_data: the name of its data.
+    `scores` are those of the final test on `test_data`, "{test_data}_{correlation}_{function}"; there may be none.
     """
     name = folder.resolve().name
     losses = list(dict.fromkeys(type(loss).__name__ for each in sets for loss in _with_inner(each.loss)))
@@ -124,13 +109,12 @@ def _front_matter(
     from huggingface_hub import EvalResult, ModelCardData  # imported here because it takes long
 
     task, data = "Semantic Similarity", re.sub("[-_]", " ", test_data)
-    metrics = {key.removeprefix(f"{test_data}_"): value for key, value in scores.items() if not math.isnan(value)}
-    results = [
-        EvalResult(
-            "semantic-similarity", test_data, data, metric, value, task, metric_name=metric.replace("_", " ").title()
-        )
-        for metric, value in metrics.items()
-    ]
+    results = []
+    for key, value in scores.items():
+        if not math.isnan(value):
+            metric = key.removeprefix(f"{test_data}_")
+            title = metric.replace("_", " ").title()
+            results.append(EvalResult("semantic-similarity", test_data, data, metric, value, task, metric_name=title))
     tags = ["sentence-transformers", "sentence-similarity", "feature-extraction"]
     base = (recipe.base or "").partition("@")[0]
     return ModelCardData(
@@ -169,30 +153,30 @@ def _about_model(model: SentenceEncoder) -> dict[str, object]:
 
 def _about_data(model: SentenceEncoder, each: TrainingSet) -> str:
     """What the card says about the data of one objective."""
-    names, types, details = [""], ["type"], ["details"]
-    for number, column in enumerate(zip(*(example.texts for example in each.examples), strict=True)):
-        lengths = model.tokenizer(column).lengths
-        names.append(f"sentence_{number}")
-        types.append("string")
+    columns = [["", "type", "details"]]
+    for number, texts in enumerate(zip(*(example.texts for example in each.examples), strict=True)):
+        lengths = model.tokenizer(texts).lengths
         low, mean, high = lengths.min(), lengths.mean(), lengths.max()
-        details.append(f"min: {low} tokens<br>mean: {mean:.2f} tokens<br>max: {high} tokens")
+        details = f"min: {low} tokens<br>mean: {mean:.2f} tokens<br>max: {high} tokens"
+        columns.append([f"sentence_{number}", "string", details])
     samples = [[_cell(text) for text in example.texts] for example in each.examples[:SAMPLES]]
     labels = [example.label for example in each.examples if example.label is not None]
     if labels:
-        names, types = [*names, "label"], [*types, "float"]
-        details.append(f"min: {min(labels):.2f}<br>mean: {np.mean(labels):.2f}<br>max: {max(labels):.2f}")
+        details = f"min: {min(labels):.2f}<br>mean: {np.mean(labels):.2f}<br>max: {max(labels):.2f}"
+        columns.append(["label", "float", details])
         samples = [[*cells, f"{label:.2f}"] for cells, label in zip(samples, labels, strict=False)]
+    names = [column[0] for column in columns[1:]]
     parameters = json.dumps(_parameters(each.loss), ensure_ascii=False, indent=4).replace("\n", "\n  ")
     return f"""#### {each.name}
 
 * Files: {", ".join(path.name for path in each.paths)}
 * Size: {each.size:,} training samples
-* Columns: {", ".join(f"<code>{name}</code>" for name in names[1:])}
+* Columns: {", ".join(f"<code>{name}</code>" for name in names)}
 * Batch size: {each.batch_size}
 * Approximate statistics based on the first {len(each.examples)} samples:
-{_table([names, types, details])}
+{_table(list(zip(*columns, strict=True)))}
 * Samples:
-{_table([names[1:], *samples])}
+{_table([names, *samples])}
 * Loss: <code>{type(each.loss).__name__}</code> with these parameters:
   ```json
   {parameters}
@@ -207,10 +191,9 @@ def _with_inner(loss: Loss) -> list[Loss]:
 
 def _parameters(loss: Any) -> dict[str, Any]:
     """The parameters of a loss; a loss inside it by its name."""
-    values = {field.name: getattr(loss, field.name) for field in fields(loss)}
     return {
         name: {type(value).__name__: _parameters(value)} if is_dataclass(value) else value
-        for name, value in values.items()
+        for name, value in vars(loss).items()
     }
 
 

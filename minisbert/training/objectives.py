@@ -56,7 +56,7 @@ def load_data(
     download_to: Path,
     show_progress_bar: bool | None,
 ) -> tuple[ExamplesByTask, EmbeddingSimilarityEvaluator | None, EmbeddingSimilarityEvaluator | None]:
-    """Read what a recipe is trained and measured on.
+    """Read what a recipe is trained and measured on: the examples, and the evaluators for development and for the test.
 
     Args:
         recipe: names the data of its tasks.
@@ -67,9 +67,6 @@ def load_data(
         skip_bad: leave bad rows out and warn of them, instead of raising (except in the data of ko_mini.py, which are fixed).
         download_to: folder for what is downloaded.
         show_progress_bar: during a download; None = on a terminal.
-
-    Returns:
-        The examples, and the evaluators for development and for the test.
 
     Raises:
         InputError: a row is bad, or a file is missing or too small.
@@ -89,23 +86,19 @@ def load_data(
         else:
             kor_nlu = _find_or_download(recipe, folder, download_to, show_progress_bar)
             dev, test = dev or kor_nlu / corpora.STS_DEV.path, test or kor_nlu / corpora.STS_TEST.path
-            examples = {task.data: _read_task(recipe, task.data, folder, kor_nlu, on_bad_row) for task in recipe.tasks}
+            examples = {}
+            for data in (task.data for task in recipe.tasks):
+                if recipe.model_type is not None and folder is not None:
+                    examples[data] = ko_mini.load_examples(folder, data, recipe.plan.seed)
+                elif data == "nli":
+                    examples[data] = corpora.load_nli(kor_nlu, recipe.plan.seed, on_bad_row)
+                else:
+                    path = kor_nlu / corpora.STS_TRAIN.path
+                    examples[data] = sts_examples(path, on_bad_row), [path]
         return examples, _evaluator(dev, on_bad_row), _evaluator(test, on_bad_row)
     finally:  # before an error, too: bad rows may be why too few are left
         if bad_rows:
             warnings.warn(f"{len(bad_rows)} bad rows left out, the first: {bad_rows[0]}", stacklevel=2)
-
-
-def _read_task(
-    recipe: Recipe, data: str, folder: Path | None, kor_nlu: Path, on_bad_row: BadRow
-) -> tuple[list[Example], list[Path]]:
-    """The examples of one task, and the files they come from."""
-    if recipe.model_type is not None and folder is not None:
-        return ko_mini.load_examples(folder, data, recipe.plan.seed)
-    if data == "nli":
-        return corpora.load_nli(kor_nlu, recipe.plan.seed, on_bad_row)
-    path = kor_nlu / corpora.STS_TRAIN.path
-    return sts_examples(path, on_bad_row), [path]
 
 
 def build_objectives(recipe: Recipe, examples: ExamplesByTask) -> tuple[list[Objective], list[TrainingSet]]:
@@ -121,9 +114,8 @@ def build_objectives(recipe: Recipe, examples: ExamplesByTask) -> tuple[list[Obj
         batches: Batches
         if task.loss == "cosine":
             if any(row.label is None or len(row.texts) != 2 for row in rows):
-                raise InputError(
-                    f"{paths[0]}: --loss cosine needs pairs with a column score (0 to 5) or label (-1 to 1)"
-                )
+                needed = "pairs with a column score (0 to 5) or label (-1 to 1)"
+                raise InputError(f"{paths[0]}: --loss cosine needs {needed}")
             loss, batches = CosineSimilarityLoss(), ShuffledBatches(rows, task.batch_size, recipe.plan.seed)
         else:
             if any(row.label not in (None, 1.0) for row in rows):
@@ -136,9 +128,8 @@ def build_objectives(recipe: Recipe, examples: ExamplesByTask) -> tuple[list[Obj
                 raise InputError("--batch-size 1: with mnrl a row's wrong answers are the other rows of its batch")
             loss, batches = MultipleNegativesRankingLoss(), NoDuplicatesBatches(rows, task.batch_size, recipe.plan.seed)
         if len(batches) == 0:
-            raise InputError(
-                f"{paths[0]}: {len(rows)} examples do not fill one batch of {task.batch_size}; lower the batch size"
-            )
+            problem = f"{len(rows)} examples do not fill one batch of {task.batch_size}"
+            raise InputError(f"{paths[0]}: {problem}; lower the batch size")
         if recipe.matryoshka_dims:
             loss = MatryoshkaLoss(loss, recipe.matryoshka_dims)
         objectives.append(Objective(batches, loss, task.data))
@@ -161,9 +152,8 @@ def _find_or_download(recipe: Recipe, folder: Path | None, download_to: Path, sh
     if folder is not None:
         return corpora.find_kor_nlu(folder)
     if recipe.model_type is not None:
-        raise InputError(
-            f"the recipe {recipe.name} needs --data DIR with the folders named in minisbert/training/ko_mini.py"
-        )
+        needed = "--data DIR with the folders named in minisbert/training/ko_mini.py"
+        raise InputError(f"the recipe {recipe.name} needs {needed}")
     files = [corpora.STS_TRAIN, corpora.STS_DEV, corpora.STS_TEST]
     if any(task.data == "nli" for task in recipe.tasks):
         files += corpora.NLI_TRAIN

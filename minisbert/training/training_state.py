@@ -27,7 +27,7 @@ from minisbert.training.losses import Objective
 from minisbert.training.plan import Plan, Schedule
 
 STATE = "state.json"
-MODEL = "model.safetensors"
+MODEL, OPTIMIZER = "model.safetensors", "optimizer-{}.safetensors"
 HASHES = "sha256.json"
 KEPT = 2  # training states; the one before the last is there in case the last is damaged
 
@@ -57,14 +57,9 @@ def run_settings(
 def save_state(
     folder: Path, step: int, model: nn.Module, optimizers: Sequence[torch.optim.Optimizer], state: Mapping[str, Any]
 ) -> None:
-    """Write the training state after `step` steps, and remove all others except the one before it.
+    """Write the training state after `step` steps into `folder`, and remove all others except the one before it.
 
-    Args:
-        folder: holds the training states.
-        step: the number of steps done.
-        model: its parameters are saved.
-        optimizers: their moments are saved.
-        state: whatever else is needed, as JSON.
+    `state` is what is needed beside parameters and moments, as JSON.
 
     Raises:
         OSError: it cannot be written; those that were there before are left as they were.
@@ -73,7 +68,7 @@ def save_state(
     names = {id(parameter): name for name, parameter in model.named_parameters()}
     tensors = {MODEL: {name: parameter.detach() for name, parameter in model.named_parameters()}}
     for number, optimizer in enumerate(optimizers):
-        tensors[_optimizer_file(number)] = {
+        tensors[OPTIMIZER.format(number)] = {
             f"{names[id(parameter)]}/{moment}": value
             for parameter, moments in optimizer.state.items()
             for moment, value in moments.items()
@@ -106,10 +101,10 @@ def list_states(folder: Path) -> list[Path]:
 def load_state(
     folder: Path, model: nn.Module, optimizers: Sequence[torch.optim.Optimizer], run: Mapping[str, Any]
 ) -> dict[str, Any] | None:
-    """Take up the last training state that is whole; a damaged one is passed over with a warning.
+    """Take up the last training state in `folder` that is whole; a damaged one is passed over with a warning.
 
     Args:
-        folder: holds the training states.
+        folder: as for `save_state`.
         model: gets the parameters.
         optimizers: get the moments.
         run: what the state must say under "run", see `run_settings`.
@@ -130,7 +125,7 @@ def load_state(
             damage = error
             continue
         for name, value in run.items():
-            found = state["run"].get(name) if isinstance(state.get("run"), dict) else None
+            found = state["run"].get(name)
             if found != value:
                 raise InputError(
                     f"{path}: of another run, with {name} {found!s:.80} instead of {value!s:.80}; go on with the settings "
@@ -157,14 +152,10 @@ def _restore(path: Path, model: nn.Module, optimizers: Sequence[torch.optim.Opti
         for name, value in load_file(path / MODEL).items():
             parameters[name].copy_(value)
     for number, optimizer in enumerate(optimizers):
-        for key, value in load_file(path / _optimizer_file(number)).items():
+        for key, value in load_file(path / OPTIMIZER.format(number)).items():
             name, _, moment = key.rpartition("/")
             # Copied, for `value` is the file itself, mapped into memory, and the file will be removed.
             optimizer.state[parameters[name]][moment] = value.to(parameters[name].device, copy=True)
-
-
-def _optimizer_file(number: int) -> str:
-    return f"optimizer-{number}.safetensors"
 
 
 def _flush_folder(folder: Path) -> None:
