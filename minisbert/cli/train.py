@@ -17,7 +17,6 @@ import signal
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from minisbert.cli.shared import Say, Terminated, command_parser, exit_code_of, open_closed_streams, weights_folder
 from minisbert.errors import INTERRUPTED_EXIT_CODE, InputError, check_unicode
@@ -63,8 +62,11 @@ def build_parser(prog: str = "train.py") -> argparse.ArgumentParser:
     add("--recipe", choices=sorted(RECIPES), metavar="NAME", help="train as a published model was trained")
     add("--data", type=Path, metavar="DIR", help="folder with KorNLI and KorSTS (default: download them)")
     add("--train", type=Path, metavar="FILE", help="your own pairs or triplets: .tsv, .csv or .jsonl")
-    loss_help = "cosine: reach each pair's label; mnrl: tell the right text from others"
-    add("--loss", choices=("cosine", "mnrl"), help=loss_help)
+    add(
+        "--loss",
+        choices=("cosine", "mnrl"),
+        help="cosine: reach each pair's label; mnrl: tell the right text from others",
+    )
     add("-m", "--model", metavar="SOURCE", help="what to start from: a folder, or owner/name[@revision]")
     add("-o", "--output", type=Path, metavar="DIR", help="folder for the model")
     add("--dev", type=Path, metavar="FILE", help="pairs (sentence1, sentence2, score) to pick the best model by")
@@ -118,19 +120,18 @@ def check_values(args: argparse.Namespace) -> None:
 
 def choose_recipe(args: argparse.Namespace) -> Recipe:
     """The recipe that is asked for, or one for your own data, with what the flags change."""
-    if args.recipe is None and args.train is None:
-        raise InputError("give --recipe NAME (see --list-recipes) or --train FILE")
     if args.recipe is not None:
         recipe = RECIPES[args.recipe]
+    elif args.train is None:
+        raise InputError("give --recipe NAME (see --list-recipes) or --train FILE")
+    elif args.loss is None or args.model is None:
+        raise InputError("--train needs --loss and --model")
     else:
-        if args.loss is None or args.model is None:
-            raise InputError("--train needs --loss and --model")
         recipe = own_recipe(args.model, args.loss)
     owns_data = any(task.data == "own" for task in recipe.tasks)
     if owns_data != (args.train is not None):
-        raise InputError(
-            f"the recipe {recipe.name} {'needs' if owns_data else 'has its own data, it takes no'} --train FILE"
-        )
+        problem = "needs" if owns_data else "has its own data, it takes no"
+        raise InputError(f"the recipe {recipe.name} {problem} --train FILE")
     sizes = {"own": args.batch_size, "nli": args.nli_batch_size, "sts": args.sts_batch_size}
     given = [("--loss", "own", args.loss), *((BATCH_FLAGS[data], data, size) for data, size in sizes.items())]
     for flag, data, value in given:
@@ -142,13 +143,14 @@ def choose_recipe(args: argparse.Namespace) -> Recipe:
         dataclasses.replace(task, batch_size=sizes.get(task.data) or task.batch_size, loss=args.loss or task.loss)
         for task in recipe.tasks
     )
-    changes: dict[str, Any] = {
-        "base": args.model,
-        "max_seq_length": args.max_length,
-        "matryoshka_dims": None if args.matryoshka_dims is None else _dims(args.matryoshka_dims),
-    }
-    changes = {name: value for name, value in changes.items() if value is not None}
-    return dataclasses.replace(recipe, tasks=tasks, plan=recipe.plan.with_flags(vars(args)), **changes)
+    return dataclasses.replace(
+        recipe,
+        tasks=tasks,
+        plan=recipe.plan.with_flags(vars(args)),
+        base=recipe.base if args.model is None else args.model,
+        max_seq_length=args.max_length or recipe.max_seq_length,
+        matryoshka_dims=recipe.matryoshka_dims if args.matryoshka_dims is None else _dims(args.matryoshka_dims),
+    )
 
 
 def prepare_output(output: Path, resume: bool, overwrite: bool) -> None:

@@ -31,20 +31,11 @@ if TYPE_CHECKING:
 
 
 def train(args: argparse.Namespace, recipe: Recipe, output: Path, stop: "Stop", say: Say) -> int:
-    """Train by a recipe; returns the exit code, errors are raised.
-
-    Args:
-        args: the command line.
-        recipe: what it asks for.
-        output: the folder for everything.
-        stop: knows whether a signal has arrived.
-        say: tells the user.
-    """
+    """Train by a recipe into the folder `output`; returns the exit code, errors are raised."""
     with join_processes(args.device) as wanted:
         device = usable_device(wanted)
-        cache, show = weights_folder() / "data", False if args.quiet else None
-        files = (args.train, args.data, args.dev, args.test)
-        examples, dev, test = load_data(recipe, *files, args.skip_bad, cache, show)
+        files, show = (args.train, args.data, args.dev, args.test), False if args.quiet else None
+        examples, dev, test = load_data(recipe, *files, args.skip_bad, weights_folder() / "data", show)
         objectives, sets = build_objectives(recipe, examples)
         model = starting_model(recipe, examples, device, args.max_length)
         tell_what_could_be_better(recipe, model, sets, say)
@@ -126,18 +117,14 @@ def finish(
         config = read_json_object(output / "config.json")
         write_json(output / "config.json", {**config, "torch_dtype": "float32"})  # what readers compute in
         model.float()
-    scores = {}
+    scores = {} if test is None else test(model)
     if test is not None:
-        scores = test(model)
         say(f"test: {_scores(scores, test)}")
     # Of paths the last part alone: where folders lie on this machine is nobody's concern.
     if recipe.base is not None and Path(recipe.base).exists():
         recipe = dataclasses.replace(recipe, base=Path(recipe.base).resolve().name)
-    flags = {
-        name: value.name if isinstance(value, Path) else str(value)
-        for name, value in vars(args).items()
-        if value is not None and value is not False
-    }
+    given = {name: value for name, value in vars(args).items() if value is not None and value is not False}
+    flags = {name: value.name if isinstance(value, Path) else str(value) for name, value in given.items()}
     if args.model is not None:
         flags["model"] = str(recipe.base)  # as shortened above
     write_training_record(output, recipe, flags, sets, scores, seconds)

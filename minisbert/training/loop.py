@@ -127,6 +127,7 @@ class _Run:
             _Learner(name, each.loss, build_optimizer(model, plan), BatchStream(each.batches))
             for name, each in zip(names, objectives, strict=True)
         ]
+        self.optimizers = [learner.optimizer for learner in self.learners]
         self.log = TrainingLog(folder if is_main_process() else None, evaluator)
         named = dict(zip(names, objectives, strict=True))
         self.settings = run_settings(model, named, plan, self.schedule, None if evaluator is None else evaluator.name)
@@ -137,8 +138,7 @@ class _Run:
         """Take up the last training state, or remove what an earlier run left; returns the number of steps done."""
         state = None
         if resume and self.folder is not None:
-            optimizers = [learner.optimizer for learner in self.learners]
-            state = load_state(self.folder / TRAINING_STATES, self.model, optimizers, self.settings)
+            state = load_state(self.folder / TRAINING_STATES, self.model, self.optimizers, self.settings)
         if state is not None:
             self.best = state["best"]
             for learner in self.learners:
@@ -197,8 +197,7 @@ class _Run:
         """Write down all that is needed to go on from here."""
         if self.folder is not None and is_main_process():
             state = {"run": self.settings, "best": self.best, "log": self.log.sizes(), "batches": self.digests()}
-            optimizers = [learner.optimizer for learner in self.learners]
-            save_state(self.folder / TRAINING_STATES, step, self.model, optimizers, state)
+            save_state(self.folder / TRAINING_STATES, step, self.model, self.optimizers, state)
 
     def digests(self) -> list[str]:
         """Hashes of the batches that each objective has taken."""

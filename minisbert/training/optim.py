@@ -16,7 +16,7 @@ from minisbert.training.plan import Plan
 
 
 def warmup_linear(step: int, warmup_steps: int, total_steps: int) -> float:
-    """The factor of the learning rate: up in a line, then down in a line ("WarmupLinear").
+    """The factor of the learning rate, 0 to 1: up in a line, then down in a line ("WarmupLinear").
 
     AdamW divides a gradient by its usual size, which it does not know yet in the first steps, so early moves are large and
     nearly random; the way up keeps them small. The way down lets the parameters come to rest. The factor counts the
@@ -28,9 +28,6 @@ def warmup_linear(step: int, warmup_steps: int, total_steps: int) -> float:
         step: 0 to total_steps - 1.
         warmup_steps: the number of steps on the way up; 0 = the first step has the largest rate.
         total_steps: the number of all steps.
-
-    Returns:
-        0 to 1.
 
     >>> [warmup_linear(step, warmup_steps=2, total_steps=6) for step in range(6)]
     [0.0, 0.5, 1.0, 0.75, 0.5, 0.25]
@@ -53,13 +50,9 @@ def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, An
         if isinstance(module, nn.LayerNorm) or name == "bias"
     }
     parameters = list(model.parameters())
-    return [
-        {
-            "params": [parameter for parameter in parameters if id(parameter) not in no_decay],
-            "weight_decay": weight_decay,
-        },
-        {"params": [parameter for parameter in parameters if id(parameter) in no_decay], "weight_decay": 0.0},
-    ]
+    decayed = [parameter for parameter in parameters if id(parameter) not in no_decay]
+    others = [parameter for parameter in parameters if id(parameter) in no_decay]
+    return [{"params": decayed, "weight_decay": weight_decay}, {"params": others, "weight_decay": 0.0}]
 
 
 class OriginalAdamW(torch.optim.AdamW):

@@ -50,11 +50,7 @@ class Schedule:
 
 @dataclass(frozen=True)
 class Plan:
-    """How to train: all hyper-parameters of `fit`.
-
-    Raises:
-        InputError: a value is out of its bounds, or two values exclude each other.
-    """
+    """How to train: all hyper-parameters of `fit`; an InputError if one is out of bounds, or two exclude each other."""
 
     # fmt: off
     epochs: int = setting("--epochs", "times to go through the data", least=1)
@@ -83,14 +79,9 @@ class Plan:
             raise InputError("give either warmup_steps or warmup_ratio, not both")
 
     def schedule(self, batches: Sequence[int]) -> Schedule:
-        """How many steps a run has, the only place where this is computed.
+        """How many steps a run has, if its objectives have so many batches each; an InputError if one has none.
 
-        Args:
-            batches: the number of batches of each objective. An epoch ends when the objective with the fewest is through,
-                unless `steps_per_epoch` says otherwise.
-
-        Raises:
-            InputError: there is nothing to train on.
+        An epoch ends when the objective with the fewest is through, unless `steps_per_epoch` says otherwise.
 
         >>> Plan(epochs=5, warmup_ratio=0.1).schedule([8885, 719])  # 359.5 steps of warm-up, rounded up
         Schedule(steps_per_epoch=719, total_steps=3595, warmup_steps=360)

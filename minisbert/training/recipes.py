@@ -35,8 +35,7 @@ class Recipe:
     def record(self) -> dict[str, Any]:
         """All fields by name, those of the plan beside the others."""
         fields = asdict(self)
-        plan = fields.pop("plan")
-        return {**fields, **plan}
+        return fields | fields.pop("plan")
 
 
 NLI, LARGE_NLI, STS = Task("nli", "mnrl", 64), Task("nli", "mnrl", 128), Task("sts", "cosine", 8)
@@ -47,11 +46,8 @@ ROBERTA, BERT, DEBERTA = "klue/roberta-base", "klue/bert-base", "kakaobank/kf-de
 OFTEN: dict[str, Any] = {"evaluation_steps": 1000, "checkpoint_steps": 500}
 # sentence-transformers before 2.2.2 took the AdamW of transformers.
 JHGAN: dict[str, Any] = {"seed": 777, "optimizer": "original-adamw", "eps": 1e-6, **OFTEN}
-MULTITASK, ONE_EPOCH, FIVE_EPOCHS = (
-    Plan(5, warmup_steps=360, **JHGAN),
-    Plan(1, warmup_ratio=0.1, **JHGAN),
-    Plan(5, warmup_ratio=0.1, **JHGAN),
-)
+MULTITASK = Plan(5, warmup_steps=360, **JHGAN)
+ONE_EPOCH, FIVE_EPOCHS = (Plan(epochs, warmup_ratio=0.1, **JHGAN) for epochs in (1, 5))
 FROM_NOTHING = Plan(6, learning_rate=5e-4, warmup_steps=50, seed=1, **OFTEN)
 
 # fmt: off
