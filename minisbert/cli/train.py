@@ -62,11 +62,7 @@ def build_parser(prog: str = "train.py") -> argparse.ArgumentParser:
     add("--recipe", choices=sorted(RECIPES), metavar="NAME", help="train as a published model was trained")
     add("--data", type=Path, metavar="DIR", help="folder with KorNLI and KorSTS (default: download them)")
     add("--train", type=Path, metavar="FILE", help="your own pairs or triplets: .tsv, .csv or .jsonl")
-    add(
-        "--loss",
-        choices=("cosine", "mnrl"),
-        help="cosine: reach each pair's label; mnrl: tell the right text from others",
-    )
+    add("--loss", choices=("cosine", "mnrl"), help="cosine: reach each pair's label; mnrl: find the right text")
     add("-m", "--model", metavar="SOURCE", help="what to start from: a folder, or owner/name[@revision]")
     add("-o", "--output", type=Path, metavar="DIR", help="folder for the model")
     add("--dev", type=Path, metavar="FILE", help="pairs (sentence1, sentence2, score) to pick the best model by")
@@ -128,15 +124,16 @@ def choose_recipe(args: argparse.Namespace) -> Recipe:
         raise InputError("--train needs --loss and --model")
     else:
         recipe = own_recipe(args.model, args.loss)
-    owns_data = any(task.data == "own" for task in recipe.tasks)
+    data = {task.data for task in recipe.tasks}
+    owns_data = "own" in data
     if owns_data != (args.train is not None):
         problem = "needs" if owns_data else "has its own data, it takes no"
         raise InputError(f"the recipe {recipe.name} {problem} --train FILE")
     sizes = {"own": args.batch_size, "nli": args.nli_batch_size, "sts": args.sts_batch_size}
-    given = [("--loss", "own", args.loss), *((BATCH_FLAGS[data], data, size) for data, size in sizes.items())]
-    for flag, data, value in given:
-        if value is not None and all(task.data != data for task in recipe.tasks):
-            raise InputError(f"{flag} has no meaning for the recipe {recipe.name}: it has no {data} data")
+    given = [("--loss", "own", args.loss), *((BATCH_FLAGS[name], name, size) for name, size in sizes.items())]
+    for flag, needed, value in given:
+        if value is not None and needed not in data:
+            raise InputError(f"{flag} has no meaning for the recipe {recipe.name}: it has no {needed} data")
     if owns_data and args.data is not None:
         raise InputError("--data is for recipes with data of their own; give --train FILE alone")
     tasks = tuple(  # --loss is there only if the one task has data of your own

@@ -169,7 +169,7 @@ class ShuffledBatches:
             yield make_batch(self.examples[begin : begin + self.batch_size])
 
 
-class NoDuplicatesBatches:
+class NoDuplicatesBatches(ShuffledBatches):
     """Batches in which no text occurs in two examples, for losses that take the texts of other examples for wrong answers.
 
     A text that is the right answer of one row and a wrong answer of another would teach nonsense. The examples are shuffled
@@ -180,9 +180,7 @@ class NoDuplicatesBatches:
     """
 
     def __init__(self, examples: Sequence[Example], batch_size: int, seed: int) -> None:
-        self.examples = list(examples)
-        self.batch_size = batch_size
-        self._generator = random.Random(seed)
+        super().__init__(examples, batch_size, seed)
         self._generator.shuffle(self.examples)
         self._pointer = 0
 
@@ -253,8 +251,7 @@ def share_of_batch(batch: Batch) -> Batch:
     if rows % processes:
         if batch.labels is not None:
             return batch
-        raise InputError(
-            f"a batch of {rows} examples cannot be divided among {processes} processes; choose another size"
-        )
+        problem = f"a batch of {rows} examples cannot be divided among {processes} processes"
+        raise InputError(f"{problem}; choose another size")
     share = share_of_rows(rows)
     return Batch(tuple(column[share] for column in batch.texts), None if batch.labels is None else batch.labels[share])

@@ -21,7 +21,6 @@ from minisbert.files import file_hash, one_line, replacing, write_json
 from minisbert.models.pooling import Normalize
 from minisbert.sentence_encoder import SentenceEncoder
 from minisbert.training import ko_mini
-from minisbert.training.losses import Loss
 from minisbert.training.objectives import TrainingSet
 from minisbert.training.recipes import RECIPES, Recipe
 
@@ -38,7 +37,7 @@ def versions() -> dict[str, str]:
 
 
 def write_training_record(
-    folder: Path, recipe: Recipe, flags: Mapping[str, str], sets: Sequence[TrainingSet], scores: Scores, seconds: float
+    folder: Path, recipe: Recipe, flags: Mapping[str, str], sets: list[TrainingSet], scores: Scores, seconds: float
 ) -> None:
     """Write training.json into the folder of a trained model: what it was trained with.
 
@@ -65,19 +64,16 @@ def write_training_record(
 
 
 def write_model_card(
-    folder: Path,
-    model: SentenceEncoder,
-    recipe: Recipe,
-    sets: Sequence[TrainingSet],
-    scores: Scores,
-    test_data: str = "",
+    folder: Path, model: SentenceEncoder, recipe: Recipe, sets: list[TrainingSet], scores: Scores, test_data: str = ""
 ) -> None:
     """Write README.md into the folder of a trained model, which holds `model`; see `write_training_record` for the rest.
 
     `scores` are those of the final test on `test_data`, "{test_data}_{correlation}_{function}"; there may be none.
     """
     name = folder.resolve().name
-    losses = list(dict.fromkeys(type(loss).__name__ for each in sets for loss in _with_inner(each.loss)))
+    # Each once; Matryoshka has another one inside it.
+    used = [loss for each in sets for loss in (each.loss, getattr(each.loss, "loss", each.loss))]
+    losses = list(dict.fromkeys(type(loss).__name__ for loss in used))
     apart, unset = ("name", "base", "tasks", "korsts"), (None, ())
     settings = {key: value for key, value in recipe.record().items() if key not in apart and value not in unset}
     text = string.Template(TEMPLATE.read_text(encoding="utf-8")).substitute(
@@ -103,7 +99,7 @@ def write_model_card(
 
 
 def _front_matter(
-    name: str, recipe: Recipe, sets: Sequence[TrainingSet], losses: Sequence[str], scores: Scores, test_data: str
+    name: str, recipe: Recipe, sets: list[TrainingSet], losses: list[str], scores: Scores, test_data: str
 ) -> str:
     """What the Hub reads; tasks, data and metrics are named as sentence-transformers names them."""
     from huggingface_hub import EvalResult, ModelCardData  # imported here because it takes long
@@ -135,8 +131,9 @@ def _about_model(model: SentenceEncoder) -> dict[str, object]:
     modules = [
         f"Transformer({{'max_seq_length': {model.max_seq_length}}}) with {type(model.encoder).__name__}",
         f"Pooling({{'word_embedding_dimension': {width}, 'pooling_mode': '{model.pooling.mode}'}})",
-        *(["Normalize()"] if isinstance(model.normalize, Normalize) else []),
     ]
+    if isinstance(model.normalize, Normalize):
+        modules.append("Normalize()")
     vectors = model.encode(USAGE_SENTENCES, show_progress_bar=False)
     similarities = model.similarity(vectors, vectors).tolist()
     return {
@@ -181,12 +178,6 @@ def _about_data(model: SentenceEncoder, each: TrainingSet) -> str:
   ```json
   {parameters}
   ```"""
-
-
-def _with_inner(loss: Loss) -> list[Loss]:
-    """A loss and those inside it."""
-    inner = getattr(loss, "loss", None)
-    return [loss, *(_with_inner(inner) if inner is not None else [])]
 
 
 def _parameters(loss: Any) -> dict[str, Any]:

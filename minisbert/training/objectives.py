@@ -11,7 +11,7 @@ from minisbert.errors import InputError
 from minisbert.evaluation import EmbeddingSimilarityEvaluator
 from minisbert.progress import progress_bar
 from minisbert.text.rows import BadRow
-from minisbert.training import corpora, ko_mini
+from minisbert.training import corpora, ko_mini, losses
 from minisbert.training.examples import (
     Batches,
     Example,
@@ -21,13 +21,7 @@ from minisbert.training.examples import (
     read_sts,
     sts_examples,
 )
-from minisbert.training.losses import (
-    CosineSimilarityLoss,
-    Loss,
-    MatryoshkaLoss,
-    MultipleNegativesRankingLoss,
-    Objective,
-)
+from minisbert.training.losses import Loss, Objective
 from minisbert.training.recipes import Recipe
 
 
@@ -116,7 +110,7 @@ def build_objectives(recipe: Recipe, examples: ExamplesByTask) -> tuple[list[Obj
             if any(row.label is None or len(row.texts) != 2 for row in rows):
                 needed = "pairs with a column score (0 to 5) or label (-1 to 1)"
                 raise InputError(f"{paths[0]}: --loss cosine needs {needed}")
-            loss, batches = CosineSimilarityLoss(), ShuffledBatches(rows, task.batch_size, recipe.plan.seed)
+            loss, batches = losses.CosineSimilarityLoss(), ShuffledBatches(rows, task.batch_size, recipe.plan.seed)
         else:
             if any(row.label not in (None, 1.0) for row in rows):
                 raise InputError(
@@ -126,12 +120,13 @@ def build_objectives(recipe: Recipe, examples: ExamplesByTask) -> tuple[list[Obj
             rows = [Example(row.texts) for row in rows]  # no labels: the loss compares rows, see `share_of_batch`
             if task.batch_size == 1 and any(len(row.texts) == 2 for row in rows):
                 raise InputError("--batch-size 1: with mnrl a row's wrong answers are the other rows of its batch")
-            loss, batches = MultipleNegativesRankingLoss(), NoDuplicatesBatches(rows, task.batch_size, recipe.plan.seed)
+            loss = losses.MultipleNegativesRankingLoss()
+            batches = NoDuplicatesBatches(rows, task.batch_size, recipe.plan.seed)
         if len(batches) == 0:
             problem = f"{len(rows)} examples do not fill one batch of {task.batch_size}"
             raise InputError(f"{paths[0]}: {problem}; lower the batch size")
         if recipe.matryoshka_dims:
-            loss = MatryoshkaLoss(loss, recipe.matryoshka_dims)
+            loss = losses.MatryoshkaLoss(loss, recipe.matryoshka_dims)
         objectives.append(Objective(batches, loss, task.data))
         sets.append(TrainingSet(task.data, tuple(paths), tuple(rows[:100]), len(rows), loss, task.batch_size))
     return objectives, sets
