@@ -71,9 +71,8 @@ def load_nli(folder: Path, seed: int, on_bad_row: BadRow | None) -> tuple[list[E
         InputError: a row is bad, or there are no files of KorNLI.
         OSError: a file cannot be read.
     """
-    paths = [folder / file.path for file in NLI_TRAIN if (folder / file.path).exists()]
-    if len(paths) < len(NLI_TRAIN):
-        missing = ", ".join(Path(file.path).name for file in NLI_TRAIN if folder / file.path not in paths)
+    paths = [folder / file.path for file in NLI_TRAIN]
+    if missing := ", ".join(path.name for path in paths if not path.exists()):
         paths = [folder / file.path for file in NLI_SMALL if (folder / file.path).exists()]
         if not paths:
             raise InputError(f"{folder / 'KorNLI'}: {missing} not found; leave out --data to download")
