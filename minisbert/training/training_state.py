@@ -125,7 +125,7 @@ def load_state(
             damage = error
             continue
         for name, value in run.items():
-            if (found := state["run"].get(name)) != value:
+            if (found := (state.get("run") or {}).get(name)) != value:
                 raise InputError(
                     f"{path}: of another run, with {name} {found!s:.80} instead of {value!s:.80}; go on with the settings "
                     "it was begun with, or train anew"
