@@ -258,16 +258,16 @@ def test_T3_disk_full_ends_train_py_with_code_5(command, tmp_path, monkeypatch, 
 
 def signal_at(step, number, monkeypatch):
     """Sends this process a signal in the given step of training."""
-    from minisbert.training import loop as training
+    from minisbert.training import loop
 
-    report = training.StepReport
+    report = loop.StepReport
 
     def reported(done, *rest):
         if done == step:
             os.kill(os.getpid(), number)
         return report(done, *rest)
 
-    monkeypatch.setattr(training, "StepReport", reported)
+    monkeypatch.setattr(loop, "StepReport", reported)
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])

@@ -6,7 +6,7 @@ import json
 import pytest
 
 from minisbert.errors import InputError, check_unicode
-from minisbert.text import rows as text_input
+from minisbert.text import rows
 from minisbert.text.rows import read_texts
 
 
@@ -113,7 +113,7 @@ def test_E18_other_encodings_and_binary_files_are_named_with_a_hint(data, messag
 
 
 def test_a_line_without_end_does_not_fill_the_memory(monkeypatch):
-    monkeypatch.setattr(text_input, "LONGEST_LINE", 1 << 20)
+    monkeypatch.setattr(rows, "LONGEST_LINE", 1 << 20)
     assert refusal("밥\n" + "a" * (1 << 20)) == "a.txt:2: longer than 1 MiB; expected lines of text"
     assert len(read("밥\n" + "a" * ((1 << 20) - 2) + "\n빵")) == 3
 

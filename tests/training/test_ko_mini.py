@@ -14,7 +14,7 @@ from safetensors import safe_open
 from minisbert import SentenceEncoder
 from minisbert.cli import train
 from minisbert.errors import InputError
-from minisbert.training import ko_mini as mini
+from minisbert.training import ko_mini
 from minisbert.training.recipes import RECIPES, Task
 
 NLI_HEADER = "sentence1\tsentence2\tgold_label"
@@ -79,7 +79,7 @@ def data(tmp_path):
 
 
 def test_pairs_mean_the_same(data):
-    examples, paths = mini.load_examples(data, "pairs", seed=1)
+    examples, paths = ko_mini.load_examples(data, "pairs", seed=1)
     assert sorted(str(path.relative_to(data)) for path in paths) == sorted(TEXTS)
     assert all(example.label is None for example in examples)
     pairs = [example.texts for example in examples]
@@ -101,23 +101,23 @@ def test_pairs_mean_the_same(data):
 
 
 def test_the_seed_decides_about_the_pairs(data):
-    first, again, other = (mini.load_examples(data, "pairs", seed)[0] for seed in (1, 1, 2))
+    first, again, other = (ko_mini.load_examples(data, "pairs", seed)[0] for seed in (1, 1, 2))
     assert first == again != other
 
 
-@pytest.mark.parametrize("model_type", list(mini.MODEL_TYPES))
+@pytest.mark.parametrize("model_type", list(ko_mini.MODEL_TYPES))
 def test_a_new_model_reads_its_data_and_is_decided_by_the_seed(data, model_type):
-    texts = [text for example in mini.load_examples(data, "pairs", 1)[0] for text in example.texts]
-    model = mini.new_model(model_type, texts, seed=1)
+    texts = [text for example in ko_mini.load_examples(data, "pairs", 1)[0] for text in example.texts]
+    model = ko_mini.new_model(model_type, texts, seed=1)
     tokenized = model.tokenizer(texts)
     assert tokenized.unknown == 0
-    assert model.folder.config["vocab_size"] == len(model.tokenizer.backend.get_vocab()) <= mini.VOCABULARY_SIZE
+    assert model.folder.config["vocab_size"] == len(model.tokenizer.backend.get_vocab()) <= ko_mini.VOCABULARY_SIZE
     vectors = model.eval().encode(texts)
     assert np.isfinite(vectors).all()
-    assert model.fingerprint() == mini.new_model(model_type, reversed(texts), seed=1).fingerprint()
-    assert model.fingerprint() != mini.new_model(model_type, texts, seed=2).fingerprint()
+    assert model.fingerprint() == ko_mini.new_model(model_type, reversed(texts), seed=1).fingerprint()
+    assert model.fingerprint() != ko_mini.new_model(model_type, texts, seed=2).fingerprint()
     token = model.encoder.embeddings.token.weight
-    assert token.std().item() == pytest.approx(mini.TOKEN_STD, rel=0.05)
+    assert token.std().item() == pytest.approx(ko_mini.TOKEN_STD, rel=0.05)
 
 
 @pytest.mark.parametrize(
@@ -132,7 +132,7 @@ def test_a_new_model_reads_its_data_and_is_decided_by_the_seed(data, model_type)
 def test_a_file_of_another_form_is_named(data, name, line):
     (data / name).write_text(f"{line}\n{line}\n", encoding="utf-8")
     with pytest.raises(InputError, match=f"{(data / name).name}: not the file"):
-        mini.load_examples(data, "pairs", seed=1)
+        ko_mini.load_examples(data, "pairs", seed=1)
 
 
 @pytest.mark.parametrize("name", ["ko-mini", "ko-mini-roberta", "ko-mini-bert"])
@@ -163,7 +163,7 @@ def test_a_missing_line_does_not_pair_different_questions(data):
     path = data / "paraKQC" / "paraKQC_v1.txt"
     path.write_text(path.read_text(encoding="utf-8").partition("\n")[2], encoding="utf-8")
     with pytest.raises(InputError, match=r"paraKQC_v1\.txt:1: expected ten lines of one topic"):
-        mini.load_examples(data, "pairs", seed=1)
+        ko_mini.load_examples(data, "pairs", seed=1)
 
 
 def test_the_recipe_needs_its_data(capsys, tmp_path):

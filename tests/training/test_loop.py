@@ -20,7 +20,7 @@ from minisbert import SentenceEncoder
 from minisbert.errors import InputError
 from minisbert.evaluation import EmbeddingSimilarityEvaluator
 from minisbert.text.batching import plan_batches
-from minisbert.training import loop as training
+from minisbert.training import loop
 from minisbert.training import step as training_step
 from minisbert.training.examples import Batch, Example, ShuffledBatches
 from minisbert.training.log import TrainingLog
@@ -379,7 +379,7 @@ def test_the_optimizer_is_the_one_that_is_asked_for(monkeypatch):
         return built[-1]
 
     built = []
-    monkeypatch.setattr(training, "build_optimizer", noting)
+    monkeypatch.setattr(loop, "build_optimizer", noting)
     plan = Plan(1, max_steps=1, learning_rate=1e-3, weight_decay=0.1, optimizer="original-adamw", eps=1e-6)
     fit(tiny_model(), [cosine(), cosine(3)], plan)
     assert [(type(each), each.original_eps, each.late_decay) for each in built] == [
@@ -391,8 +391,8 @@ def test_the_optimizer_is_the_one_that_is_asked_for(monkeypatch):
 def test_processes_drop_different_units(monkeypatch):
     seeds = set()
     for rank in range(4):
-        monkeypatch.setattr(training, "process_rank", lambda rank=rank: rank)
-        seeds.add(training.seed_of_dropout(1, 0))
+        monkeypatch.setattr(loop, "process_rank", lambda rank=rank: rank)
+        seeds.add(loop.seed_of_dropout(1, 0))
     assert len(seeds) == 4
 
 
