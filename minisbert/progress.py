@@ -50,9 +50,7 @@ def write_line(line: str) -> None:
 
 
 @contextlib.contextmanager
-def progress_bar(
-    total: int | None, show: bool | None, unit: str = "text", leave: bool = False
-) -> Iterator[ProgressBar]:
+def progress_bar(total: int | None, show: bool | None, unit: str = "text", leave: bool = False) -> Iterator[ProgressBar]:
     """Show a progress bar while the block runs.
 
     Args:

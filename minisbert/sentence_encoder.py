@@ -147,9 +147,7 @@ class SentenceEncoder(nn.Module):
         """The dtype of the parameters; `encode` returns float32 whatever it is."""
         return next(self.parameters()).dtype
 
-    def forward(
-        self, input_ids: Tensor, attention_mask: Tensor | None = None, token_type_ids: Tensor | None = None
-    ) -> Tensor:
+    def forward(self, input_ids: Tensor, attention_mask: Tensor | None = None, token_type_ids: Tensor | None = None) -> Tensor:
         """Encode and pool a batch.
 
         Args:
@@ -317,9 +315,7 @@ class SentenceEncoder(nn.Module):
             normalize=isinstance(self.normalize, Normalize),
         )
         names, pooler = architecture.tensor_names, self.pooler_weights
-        write_weights = functools.partial(
-            save_checkpoint, encoder=self.encoder, tensor_names=names, pooler_weights=pooler
-        )
+        write_weights = functools.partial(save_checkpoint, encoder=self.encoder, tensor_names=names, pooler_weights=pooler)
         write_folder(Path(folder), contents, self.embedding_dimension, write_weights)
 
 

@@ -95,9 +95,7 @@ def compare(
     architecture = ARCHITECTURES[fields["model_type"]]
     config = architecture.read_config(fields)
     encoder = architecture.encoder(config).to(device, dtype)
-    weights = {
-        name.removeprefix("weights/"): tensor for name, tensor in recording.items() if name.startswith("weights/")
-    }
+    weights = {name.removeprefix("weights/"): tensor for name, tensor in recording.items() if name.startswith("weights/")}
     save_file(weights, folder / "model.safetensors")
     load_checkpoint(folder, encoder, architecture.tensor_names)
     names = architecture.tensor_names.by_checkpoint_name(encoder, config.layers)

@@ -93,8 +93,7 @@ def xlm_roberta_folder(path: Path) -> Path:
             ],
             "pair": [{"Sequence": {"id": "A", "type_id": 0}}, {"Sequence": {"id": "B", "type_id": 0}}],
             "special_tokens": {
-                content: {"id": content, "ids": [number], "tokens": [content]}
-                for number, content in ((0, "<s>"), (2, "</s>"))
+                content: {"id": content, "ids": [number], "tokens": [content]} for number, content in ((0, "<s>"), (2, "</s>"))
             },
         },
         "decoder": {"type": "Metaspace", "replacement": "▁", "prepend_scheme": "always", "split": True},

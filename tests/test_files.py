@@ -77,9 +77,7 @@ def test_files_that_are_too_large_or_no_files(tmp_path):
             read_small_file(tmp_path / name, 5)
 
 
-@pytest.mark.parametrize(
-    "name", ["model.safetensors", "1_Pooling", "0_Transformer", "model-00001-of-00002.safetensors"]
-)
+@pytest.mark.parametrize("name", ["model.safetensors", "1_Pooling", "0_Transformer", "model-00001-of-00002.safetensors"])
 def test_plain_names(name):
     assert PLAIN_NAME.fullmatch(name)
 

@@ -54,9 +54,7 @@ def train(args: argparse.Namespace, recipe: Recipe, output: Path, stop: "Stop", 
     return 0
 
 
-def starting_model(
-    recipe: Recipe, examples: ExamplesByTask, device: torch.device, max_length: int | None
-) -> SentenceEncoder:
+def starting_model(recipe: Recipe, examples: ExamplesByTask, device: torch.device, max_length: int | None) -> SentenceEncoder:
     """The model that a recipe starts from, on its device."""
     if recipe.base is not None:
         model = SentenceEncoder.from_pretrained(recipe.base, device=device)

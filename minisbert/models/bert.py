@@ -42,9 +42,7 @@ class Bert(nn.Module):
         self.embeddings = Embeddings(config)
         self.layers = bert_layers(config)
 
-    def forward(
-        self, input_ids: Tensor, attention_mask: Tensor | None = None, token_type_ids: Tensor | None = None
-    ) -> Tensor:
+    def forward(self, input_ids: Tensor, attention_mask: Tensor | None = None, token_type_ids: Tensor | None = None) -> Tensor:
         """Encode a batch.
 
         Args:

@@ -121,9 +121,7 @@ def subset(fields: Fields, name: str, allowed: Collection[str]) -> frozenset[str
     value = fields.get(name) or []
     texts = value.lower().split("|") if isinstance(value, str) else value
     if not isinstance(texts, list) or not {str(text).strip() for text in texts} <= set(allowed):
-        raise ModelError(
-            f"config.json: {name} {value!r:.50} is not supported, only some of {', '.join(sorted(allowed))}"
-        )
+        raise ModelError(f"config.json: {name} {value!r:.50} is not supported, only some of {', '.join(sorted(allowed))}")
     return frozenset(text.strip() for text in texts)
 
 

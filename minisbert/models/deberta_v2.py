@@ -268,9 +268,7 @@ class DebertaV2(nn.Module):
         self.relative_norm = nn.LayerNorm(D, eps=eps) if config.norm_rel_ebd == "layer_norm" else nn.Identity()
         self.layers = encoder_layers(config, lambda: DisentangledAttention(config))
 
-    def forward(
-        self, input_ids: Tensor, attention_mask: Tensor | None = None, token_type_ids: Tensor | None = None
-    ) -> Tensor:
+    def forward(self, input_ids: Tensor, attention_mask: Tensor | None = None, token_type_ids: Tensor | None = None) -> Tensor:
         """Encode a batch; arguments and result as in `bert.Bert`. Where type_vocab_size is 0, token types are ignored."""
         x = self.embeddings(input_ids, token_type_ids)  # (B, T, D)
         mask = None if attention_mask is None else attention_mask[:, None, None, :]  # (B, 1, 1, T)

@@ -48,7 +48,5 @@ def architecture_of(fields: Mapping[str, Any]) -> Architecture:
     """The row for a parsed config.json; ModelError if there is none."""
     model_type = fields.get("model_type")
     if not isinstance(model_type, str) or model_type not in ARCHITECTURES:
-        raise ModelError(
-            f"config.json: model_type {model_type!r:.80} is not supported, only {', '.join(ARCHITECTURES)}"
-        )
+        raise ModelError(f"config.json: model_type {model_type!r:.80} is not supported, only {', '.join(ARCHITECTURES)}")
     return ARCHITECTURES[model_type]

@@ -69,9 +69,7 @@ class Roberta(nn.Module):
         self.embeddings = Embeddings(config, position_padding=config.pad_token_id)
         self.layers = bert_layers(config)
 
-    def forward(
-        self, input_ids: Tensor, attention_mask: Tensor | None = None, token_type_ids: Tensor | None = None
-    ) -> Tensor:
+    def forward(self, input_ids: Tensor, attention_mask: Tensor | None = None, token_type_ids: Tensor | None = None) -> Tensor:
         """Encode a batch; arguments and result as in `bert.Bert`."""
         positions = padding_aware_positions(input_ids, self.config.pad_token_id)  # (B, T)
         x = self.embeddings(input_ids, positions, token_type_ids)  # (B, T, D)

@@ -78,9 +78,7 @@ def load_checkpoint(
     return {name: _read_finite(name, stored[name]).clone() for name in tensor_names.pooler_weights if name in stored}
 
 
-def save_checkpoint(
-    folder: Path, encoder: nn.Module, tensor_names: TensorNames, pooler_weights: Mapping[str, Tensor]
-) -> None:
+def save_checkpoint(folder: Path, encoder: nn.Module, tensor_names: TensorNames, pooler_weights: Mapping[str, Tensor]) -> None:
     """Write model.safetensors with the names that other libraries expect.
 
     Pooler weights that were never there (a masked-language model has none) are written as zeros, because readers

@@ -62,9 +62,7 @@ def _choose(rows: Iterator[tuple[str, list[str]]], name: str, column: str) -> It
         yield values[index]
 
 
-def read_table(
-    path: Path, columns: Sequence[str], on_bad_row: BadRow | None = None
-) -> Iterator[tuple[str, dict[str, str]]]:
+def read_table(path: Path, columns: Sequence[str], on_bad_row: BadRow | None = None) -> Iterator[tuple[str, dict[str, str]]]:
     """Read named values row by row; no value that is asked for may be empty.
 
     Args:
@@ -200,9 +198,7 @@ def _csv_rows(lines: Iterator[str], name: str) -> Iterator[tuple[str, list[str]]
         raise InputError(f"{name}:{number}: not CSV: {error}") from None
 
 
-def _json_rows(
-    lines: Iterator[str], name: str, only: str | None, on_bad_row: BadRow | None
-) -> Iterator[tuple[str, list[str]]]:
+def _json_rows(lines: Iterator[str], name: str, only: str | None, on_bad_row: BadRow | None) -> Iterator[tuple[str, list[str]]]:
     """One field of every object, a text; or all fields, texts and numbers, which must then be those of the first object."""
     header, kinds = (None, (str, int, float)) if only is None else ([only], (str,))
     if header:

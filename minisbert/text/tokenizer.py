@@ -101,9 +101,7 @@ class Tokenizer:
     def max_seq_length(self, length: int) -> None:
         special = self.backend.num_special_tokens_to_add(is_pair=False)
         if length <= special:
-            raise InputError(
-                f"max_seq_length must be at least {special + 1} ({special} are special tokens), found {length}"
-            )
+            raise InputError(f"max_seq_length must be at least {special + 1} ({special} are special tokens), found {length}")
         self.backend.enable_truncation(length)
         self._max_seq_length = length
 

@@ -98,9 +98,7 @@ def write_model_card(
         file.write((re.sub(r"\n{3,}", "\n\n", text).rstrip() + "\n").encode())
 
 
-def _front_matter(
-    name: str, recipe: Recipe, sets: list[TrainingSet], losses: list[str], scores: Scores, test_data: str
-) -> str:
+def _front_matter(name: str, recipe: Recipe, sets: list[TrainingSet], losses: list[str], scores: Scores, test_data: str) -> str:
     """What the Hub reads; tasks, data and metrics are named as sentence-transformers names them."""
     from huggingface_hub import EvalResult, ModelCardData  # imported here because it takes long
 
@@ -183,8 +181,7 @@ def _about_data(model: SentenceEncoder, each: TrainingSet) -> str:
 def _parameters(loss: Any) -> dict[str, Any]:
     """The parameters of a loss; a loss inside it by its name."""
     return {
-        name: {type(value).__name__: _parameters(value)} if is_dataclass(value) else value
-        for name, value in vars(loss).items()
+        name: {type(value).__name__: _parameters(value)} if is_dataclass(value) else value for name, value in vars(loss).items()
     }
 
 

@@ -50,9 +50,7 @@ def main() -> None:
         help="of sentence-transformers; the others are for float32 and need the package optimum",
     )
     parser.add_argument("--compile", action="store_true", help="measure ours compiled too")
-    parser.add_argument(
-        "--parts", action="store_true", help="measure where our time goes: tokenising, products, padding"
-    )
+    parser.add_argument("--parts", action="store_true", help="measure where our time goes: tokenising, products, padding")
     args = parser.parse_args()
     sentences = korsts_sentences(args.korsts, args.sentences)
     print_json(device=device_name(args.device), torch=torch.__version__, threads=torch.get_num_threads())

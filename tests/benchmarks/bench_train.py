@@ -62,9 +62,7 @@ def main() -> None:
         theirs = statistics.median(seconds["sentence-transformers"])
         for side in sides:
             ours = statistics.median(seconds[side])
-            print_json(
-                model=kind, side=side, seconds=round(ours, 2), peak_mb=round(peaks[side]), ratio=round(theirs / ours, 2)
-            )
+            print_json(model=kind, side=side, seconds=round(ours, 2), peak_mb=round(peaks[side]), ratio=round(theirs / ours, 2))
 
 
 def triplet_batches(kornli: Path, batch_size: int, count: int) -> Iterator[tuple[list[str], ...]]:
@@ -81,9 +79,7 @@ def run_side(args: argparse.Namespace) -> None:
     folder = full_size_folder(args.kinds[0], args.tokenizers, args.cache)
     batches = list(triplet_batches(args.kornli, args.batch_size, args.steps + 1))
     times = (
-        steps_of_theirs(folder, batches, args)
-        if args.side == "sentence-transformers"
-        else steps_of_ours(folder, batches, args)
+        steps_of_theirs(folder, batches, args) if args.side == "sentence-transformers" else steps_of_ours(folder, batches, args)
     )
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     print_json(seconds=[round(seconds, 3) for seconds in times[1:]], peak_mb=peak)

@@ -36,9 +36,7 @@ PROGRAMS = Path(__file__).parent / "programs"
 
 def sentences(count):
     """So many different texts of different lengths."""
-    return [
-        " ".join(WORDS[(row * 7 + k * k) % 11] for k in range(1 + row % 13)) + f" {row % 3}" for row in range(count)
-    ]
+    return [" ".join(WORDS[(row * 7 + k * k) % 11] for k in range(1 + row % 13)) + f" {row % 3}" for row in range(count)]
 
 
 @pytest.fixture(scope="module")
@@ -294,9 +292,7 @@ def test_an_input_that_cannot_be_read_further_is_named(run, monkeypatch):
         def readline(self, size):
             raise OSError(errno.EIO, os.strerror(errno.EIO))
 
-    monkeypatch.setattr(
-        "builtins.open", lambda name, *mode, open=open: Broken() if name == "a.txt" else open(name, *mode)
-    )
+    monkeypatch.setattr("builtins.open", lambda name, *mode, open=open: Broken() if name == "a.txt" else open(name, *mode))
     assert run("-i", "a.txt", "-o", "a.npy") == (5, "", "encode.py: a.txt: Input/output error\n")
 
 
@@ -540,9 +536,7 @@ def interrupted(run, monkeypatch):
         patch.setattr(encoding, "blocks", until_interrupted)
         code, _, err = run("-i", "a.txt", "-o", "a.npy")
     assert code == 130
-    assert err == (
-        "encode.py: note: 24 rows are kept beside a.npy; --resume goes on from there\nencode.py: interrupted\n"
-    )
+    assert err == ("encode.py: note: 24 rows are kept beside a.npy; --resume goes on from there\nencode.py: interrupted\n")
     return run
 
 
@@ -604,9 +598,7 @@ def test_E15_rows_are_named_by_their_place_in_the_input(interrupted, monkeypatch
     def poisoned(*args, load=encoding.load_model):
         model = load(*args)
         model.encoder.embeddings.token.weight.data[model.tokenizer.backend.token_to_id("밥")] = float("nan")
-        monkeypatch.setattr(
-            model, "fingerprint", lambda: json.loads(Path(".a.npy.journal").read_bytes())["run"]["weights"]
-        )
+        monkeypatch.setattr(model, "fingerprint", lambda: json.loads(Path(".a.npy.journal").read_bytes())["run"]["weights"])
         return model
 
     monkeypatch.setattr(encoding, "load_model", poisoned)

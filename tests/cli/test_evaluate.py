@@ -60,9 +60,7 @@ def test_numbers_that_cannot_be_printed_are_one_line(model, tmp_path):
     command = [sys.executable, "-m", "minisbert.evaluation", "-m", model, "--data", str(tmp_path / "sts.tsv")]
     environment = {**os.environ, "PYTHONUNBUFFERED": ""}  # the numbers then fail to leave the buffer, not to enter it
     with open("/dev/full", "wb") as full:
-        done = subprocess.run(
-            [*command, "--device", "cpu"], stdout=full, stderr=subprocess.PIPE, env=environment, check=False
-        )
+        done = subprocess.run([*command, "--device", "cpu"], stdout=full, stderr=subprocess.PIPE, env=environment, check=False)
     assert done.returncode == 5
     assert done.stderr == b"evaluation: standard output: No space left on device\n"
 

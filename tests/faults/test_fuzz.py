@@ -85,9 +85,7 @@ def damaged_bytes(data: bytes, rng: random.Random) -> bytes:
         end = min(len(data), begin + rng.choice((1, 1, 4, 30, 1000)))
         old = data[begin:end]
         flipped = bytes(byte ^ 1 << rng.randrange(8) for byte in old)
-        new = rng.choice(
-            (flipped, flipped, b"", old * 2, rng.randbytes(len(old)), b"\0" * len(old), b"\xff" * len(old))
-        )
+        new = rng.choice((flipped, flipped, b"", old * 2, rng.randbytes(len(old)), b"\0" * len(old), b"\xff" * len(old)))
         data = data[:begin] + new + data[end:]
     return data[: rng.randrange(len(data) + 1)] if rng.random() < 0.1 else data
 

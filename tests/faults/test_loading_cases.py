@@ -131,9 +131,7 @@ def no_object(header):
     header[QUERY] = []
 
 
-@pytest.mark.parametrize(
-    "change", [overlap, hole, begin_after_end, shape_overflow, negative_shape, no_dtype, no_object]
-)
+@pytest.mark.parametrize("change", [overlap, hole, begin_after_end, shape_overflow, negative_shape, no_dtype, no_object])
 def test_L4_ranges_and_shapes_that_cannot_be(folder, change):
     edit_header(folder, change)
     assert WEIGHTS in refusal(folder)
@@ -537,9 +535,7 @@ def split_by(pattern):
     return {"type": "Split", "pattern": {"Regex": pattern}, "behavior": "Isolated", "invert": False}
 
 
-@pytest.mark.parametrize(
-    "pattern", [r"(a+)+$", r"(a|a)*$", r"a*a*a*a*b", r"(", r"((a{1000}){1000}){1000}", r"\p{Hangul}"]
-)
+@pytest.mark.parametrize("pattern", [r"(a+)+$", r"(a|a)*$", r"a*a*a*a*b", r"(", r"((a{1000}){1000}){1000}", r"\p{Hangul}"])
 def test_L17_patterns_that_could_run_forever(folder, capfd, pattern):
     edit_json(folder / "tokenizer.json", lambda tokenizer: tokenizer.update(pre_tokenizer=split_by(pattern)))
     assert exit_code(folder) == 3

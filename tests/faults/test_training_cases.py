@@ -185,9 +185,7 @@ def test_T2_stops_before_a_step_that_is_not_finite(what, tmp_path, monkeypatch):
     model = tiny_model()
     moved = []
     each = [Objective(ShuffledBatches(PAIRS, 5, 7), Spoilt(4, what), "sts")]
-    with pytest.raises(
-        NonFiniteError, match=r"^step 4, objective sts: loss .*, gradient norm .*; this update was not made"
-    ):
+    with pytest.raises(NonFiniteError, match=r"^step 4, objective sts: loss .*, gradient norm .*; this update was not made"):
         fit(
             model,
             each,
@@ -234,9 +232,7 @@ def test_T3_disk_full_is_an_error_of_the_file_system(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-PAIRS_FILE = "anchor\tpositive\tscore\n" + "".join(
-    f"{pair.texts[0]}\t{pair.texts[1]}\t{5 * pair.label}\n" for pair in PAIRS
-)
+PAIRS_FILE = "anchor\tpositive\tscore\n" + "".join(f"{pair.texts[0]}\t{pair.texts[1]}\t{5 * pair.label}\n" for pair in PAIRS)
 
 
 @pytest.fixture
@@ -512,9 +508,7 @@ def train_py_in_a_process(rank, processes, port, how, arguments, errors):
 )
 def test_T8_all_processes_end_when_one_does(how, codes, command, tmp_path, unused_port):
     errors = [tmp_path / f"errors {rank}" for rank in range(2)]
-    processes = [
-        started(train_py_in_a_process, rank, 2, unused_port, how, command, path) for rank, path in enumerate(errors)
-    ]
+    processes = [started(train_py_in_a_process, rank, 2, unused_port, how, command, path) for rank, path in enumerate(errors)]
     assert joined(processes) == codes
     first, second = (path.read_text(encoding="utf-8").splitlines() for path in errors)
     if how == "stopped":
@@ -525,9 +519,7 @@ def test_T8_all_processes_end_when_one_does(how, codes, command, tmp_path, unuse
         assert (first, second) == ([f"train.py: {complaint}"], [f"train.py: process 1: {complaint}"])
     else:
         assert first == ["train.py: another process of this run has ended; see what it said"]
-        assert second == (
-            [f"train.py: process 1: {tmp_path / 'out'}: No space left on device"] if how == "raises" else []
-        )
+        assert second == ([f"train.py: process 1: {tmp_path / 'out'}: No space left on device"] if how == "raises" else [])
     assert not (tmp_path / "out" / "config.json").exists()
 
 

@@ -38,9 +38,7 @@ def test_what_is_no_whole_number_within_bounds(value):
         integer({"layers": value}, "layers", 3, 4)
 
 
-@pytest.mark.parametrize(
-    "value", [None, True, "0.1", [0.1], -0.1, 1.1, float("nan"), float("inf"), 10**400, -(10**400)]
-)
+@pytest.mark.parametrize("value", [None, True, "0.1", [0.1], -0.1, 1.1, float("nan"), float("inf"), 10**400, -(10**400)])
 def test_what_is_no_number_within_bounds(value):
     with pytest.raises(ModelError, match=r"^config\.json: epsilon .{0,200}$"):
         number({"epsilon": value}, "epsilon", 0.0, 1.0)
@@ -63,9 +61,7 @@ def test_what_would_change_the_mathematics():
         require({"is_decoder": True}, "is_decoder", False)
 
 
-@pytest.mark.parametrize(
-    ("model_type", "name"), [(each, name) for each, row in ROWS.items() for name in row.other_values]
-)
+@pytest.mark.parametrize(("model_type", "name"), [(each, name) for each, row in ROWS.items() for name in row.other_values])
 def test_every_field_is_read(model_type, name):
     with pytest.raises(ModelError, match=rf"config\.json: {name}\b"):
         read(model_type, {name: {"a": 1}})

@@ -45,9 +45,7 @@ def test_plain_scores_are_the_two_products_of_the_paper(c2p, p2c):
     rows = torch.tensor([[2, 1, 0], [3, 2, 1], [3, 3, 2]])  # of the distances q - k, clamped
     found = plain_position_scores(query, key, relative_key if c2p else None, relative_query if p2c else None, rows)
     for b, h, q, k in torch.cartesian_prod(*map(torch.arange, found.shape)).tolist():
-        expected = (
-            c2p * query[b, h, q] @ relative_key[h, rows[q, k]] + p2c * key[b, h, k] @ relative_query[h, rows[q, k]]
-        )
+        expected = c2p * query[b, h, q] @ relative_key[h, rows[q, k]] + p2c * key[b, h, k] @ relative_query[h, rows[q, k]]
         torch.testing.assert_close(found[b, h, q, k], expected, atol=1e-5, rtol=0)
 
 

@@ -51,9 +51,7 @@ def test_dropout_falls_in_training_with_and_without_gradients():
     x = random(B, T, D)
     for gradients in (True, False):
         with torch.set_grad_enabled(gradients):
-            torch.testing.assert_close(
-                layer(x, None), layer.feed_forward_norm(layer.attention_norm(x)), atol=1e-12, rtol=0
-            )
+            torch.testing.assert_close(layer(x, None), layer.feed_forward_norm(layer.attention_norm(x)), atol=1e-12, rtol=0)
 
 
 @pytest.mark.parametrize("activation", layers.ACTIVATIONS.values())

@@ -35,14 +35,10 @@ class Loader:
         for batch in self.batches:
             labels = batch.labels or [0.0] * len(batch.texts[0])
             rows = zip(*batch.texts, strict=True)
-            yield self.collate_fn(
-                [InputExample(texts=list(row), label=label) for row, label in zip(rows, labels, strict=True)]
-            )
+            yield self.collate_fn([InputExample(texts=list(row), label=label) for row, label in zip(rows, labels, strict=True)])
 
 
-def reference_run(
-    folder: Path, dtype: torch.dtype, monkeypatch
-) -> tuple[dict[str, list[float]], dict[str, torch.Tensor]]:
+def reference_run(folder: Path, dtype: torch.dtype, monkeypatch) -> tuple[dict[str, list[float]], dict[str, torch.Tensor]]:
     """Train the model in `folder`; returns losses, learning rates and gradient norms of every update, and the parameters."""
     model = SentenceTransformer(str(folder), device="cpu").to(dtype)
     seen: dict[str, list[float]] = {"losses": [], "learning_rates": [], "gradient_norms": []}

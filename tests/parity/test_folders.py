@@ -85,9 +85,7 @@ def test_a_plain_transformers_folder_opens_here(model_type, tmp_path):
     )
     np.testing.assert_allclose(ours.encode(LONG_SENTENCES), reference.encode(LONG_SENTENCES), atol=1e-5)
     ours.save_pretrained(tmp_path / "again")
-    np.testing.assert_allclose(
-        open_with_reference(tmp_path / "again").encode(SENTENCES), ours.encode(SENTENCES), atol=1e-6
-    )
+    np.testing.assert_allclose(open_with_reference(tmp_path / "again").encode(SENTENCES), ours.encode(SENTENCES), atol=1e-6)
 
 
 @pytest.mark.parametrize("name", FULL_SIZE)

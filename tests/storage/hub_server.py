@@ -132,9 +132,7 @@ class HubServer:
                 elif file not in repository.files:
                     self.refuse(404, {"X-Error-Code": "EntryNotFound", "X-Repo-Commit": repository.commit})
                 else:
-                    self.send_file(
-                        repository, file, fault, elsewhere=hub.storage if port != hub.port_of_storage else ""
-                    )
+                    self.send_file(repository, file, fault, elsewhere=hub.storage if port != hub.port_of_storage else "")
 
             def refuse(self, status: int, headers: dict[str, str]) -> None:
                 self.send_response(status)

@@ -81,9 +81,7 @@ class Worker:
 
 
 def clean_environment() -> dict[str, str]:
-    kept = {
-        name: value for name, value in os.environ.items() if not name.startswith(("HF_", "HUGGING", "TRANSFORMERS_"))
-    }
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(("HF_", "HUGGING", "TRANSFORMERS_"))}
     return kept | {"PYTHONPATH": str(PROJECT), "NO_PROXY": "127.0.0.1", "no_proxy": "127.0.0.1"}
 
 
@@ -264,9 +262,7 @@ def test_H6_server_dies_for_good(client, server, model):
     check_files(client.download("owner/h6"), model)
 
 
-@pytest.mark.parametrize(
-    ("kind", "fault"), [("list", "silence"), ("HEAD", "silence"), ("GET", "silence"), ("GET", "drip")]
-)
+@pytest.mark.parametrize(("kind", "fault"), [("list", "silence"), ("HEAD", "silence"), ("GET", "silence"), ("GET", "drip")])
 def test_H6_server_that_never_finishes(client, server, model, kind, fault):
     name = f"owner/h6{kind}{fault}"
     repository = server.add(name, model)
@@ -316,9 +312,7 @@ def test_H8_damage_on_disk(client, server, model, file, damage):
     def spoil() -> None:
         times = path.stat().st_atime_ns, path.stat().st_mtime_ns
         data = model[file]
-        path.write_bytes(
-            data[: len(data) // 2] + (b"" if damage == "cut" else bytes([data[-1] ^ 1]) * (len(data) // 2))
-        )
+        path.write_bytes(data[: len(data) // 2] + (b"" if damage == "cut" else bytes([data[-1] ^ 1]) * (len(data) // 2)))
         os.utime(path, ns=times)  # as a failing disk would leave it
 
     spoil()
@@ -357,9 +351,7 @@ def test_H9_a_whole_copy_stands_in_for_a_hub_that_is_down(client, server, model,
     server.repositories["owner/h9whole"].faults["list"] += [503, "for ever"]
     answer = client.encode("-m", "owner/h9whole", "-o", "-", TEXT)
     check_vector(answer, model, tmp_path / "m")
-    assert (
-        "note: owner/h9whole@main: the Hub cannot be reached (status 503); the copy in the local cache" in answer["err"]
-    )
+    assert "note: owner/h9whole@main: the Hub cannot be reached (status 503); the copy in the local cache" in answer["err"]
     assert answer["seconds"] < 5
 
 
@@ -416,9 +408,7 @@ def test_H9_a_dangling_link_is_a_missing_file(client, server, model):
     vocabulary = Path(client.download("owner/h9link")["folder"]) / "vocab.txt"
     vocabulary.resolve().unlink()
     shutil.rmtree(client.cache / "models--owner--h9link" / ".minisbert")  # as if others had filled the cache
-    check_files(
-        client.download("owner/h9link", local_files_only=True), {k: v for k, v in model.items() if k != "vocab.txt"}
-    )
+    check_files(client.download("owner/h9link", local_files_only=True), {k: v for k, v in model.items() if k != "vocab.txt"})
     check_files(client.download("owner/h9link"), model)
 
 

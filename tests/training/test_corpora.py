@@ -178,7 +178,5 @@ def test_the_folder_and_what_is_read_from_it(tmp_path):
     assert [path.name for path in paths] == ["snli_1.0_train.ko.tsv", "multinli.train.ko.tsv"]
     for path in (folder / "KorNLI").iterdir():
         path.unlink()
-    with pytest.raises(
-        InputError, match=r"snli_1\.0_train\.ko\.tsv, multinli\.train\.ko\.tsv not found; leave out --data"
-    ):
+    with pytest.raises(InputError, match=r"snli_1\.0_train\.ko\.tsv, multinli\.train\.ko\.tsv not found; leave out --data"):
         load_nli(folder, 1, None)

@@ -160,9 +160,7 @@ def test_triplets_worked_out_by_hand():
 
 
 def test_triplets_draw_by_the_seed():
-    pairs = [("밥", f"참 {n}", "entailment") for n in range(9)] + [
-        ("밥", f"거짓 {n}", "contradiction") for n in range(9)
-    ]
+    pairs = [("밥", f"참 {n}", "entailment") for n in range(9)] + [("밥", f"거짓 {n}", "contradiction") for n in range(9)]
     assert nli_triplets(pairs, 1) == nli_triplets(pairs, 1)
     drawn = {triplet.texts for seed in range(20) for triplet in nli_triplets(pairs, seed)[:1]}
     assert len(drawn) > 10

@@ -21,14 +21,8 @@ NLI_HEADER = "sentence1\tsentence2\tgold_label"
 STS_HEADER = "genre\tfilename\tyear\tid\tscore\tsentence1\tsentence2"
 # Two questions, each asked in ten ways.
 WAYS = [
-    [
-        f"내일 {how} 비가 오는지 알려줘"
-        for how in "아침에 낮에 저녁에 밤에 새벽에 정말 혹시 서울에 부산에 제주에".split()
-    ],
-    [
-        f"{dish} 어떻게 끓이는지 궁금해"
-        for dish in "국을 찌개를 탕을 라면을 죽을 차를 물을 미역국을 된장국을 떡국을".split()
-    ],
+    [f"내일 {how} 비가 오는지 알려줘" for how in "아침에 낮에 저녁에 밤에 새벽에 정말 혹시 서울에 부산에 제주에".split()],
+    [f"{dish} 어떻게 끓이는지 궁금해" for dish in "국을 찌개를 탕을 라면을 죽을 차를 물을 미역국을 된장국을 떡국을".split()],
 ]
 KLUE = [
     {"premise": "방에 발코니가 있습니다.", "hypothesis": "발코니가 있는 방입니다.", "gold_label": "entailment"},

@@ -18,9 +18,7 @@ from tests.tiny import tiny_model
 TRIPLETS = (Example(("한 남자가 밥을 먹는다.", "두 아이", "물")), Example(("a|b\n<b>&", "길", "`날씨`")))
 PAIRS = (Example(("밥", "빵"), 0.2), Example(("물", "물을 마신다"), 1.0), Example(("길", "길에서"), 0.6))
 SETS = [
-    TrainingSet(
-        "nli", (Path("a/snli.tsv"), Path("multinli.tsv")), TRIPLETS, 568_640, MultipleNegativesRankingLoss(), 64
-    ),
+    TrainingSet("nli", (Path("a/snli.tsv"), Path("multinli.tsv")), TRIPLETS, 568_640, MultipleNegativesRankingLoss(), 64),
     TrainingSet("sts", (Path("sts-train.tsv"),), PAIRS, 5749, MatryoshkaLoss(CosineSimilarityLoss(), (24, 8)), 8),
 ]
 

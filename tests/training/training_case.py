@@ -103,16 +103,10 @@ def compare(
     for name, numbers in expected.items():
         found_numbers, expected_numbers = (torch.tensor(each, dtype=torch.float64) for each in (values[name], numbers))
         assert len(found_numbers) == len(expected_numbers)
-        worst = (
-            ((found_numbers - expected_numbers).abs() / expected_numbers.abs().clamp(min=1)).max().item()
-        )  # NaN stays
+        worst = ((found_numbers - expected_numbers).abs() / expected_numbers.abs().clamp(min=1)).max().item()  # NaN stays
         assert worst < (1e-11 if exact else 3e-5), f"{name} differ by {worst:.1e}"
     architecture = ARCHITECTURES[model.folder.config["model_type"]]
     names = architecture.tensor_names.by_checkpoint_name(model.encoder, 2)
     ours = dict(model.encoder.named_parameters())
-    worst = (
-        torch.stack([(ours[name] - their_parameters[theirs]).abs().max() for theirs, name in names.items()])
-        .max()
-        .item()
-    )
+    worst = torch.stack([(ours[name] - their_parameters[theirs]).abs().max() for theirs, name in names.items()]).max().item()
     assert worst < (1e-11 if exact else 0.2 * LEARNING_RATE), f"parameters differ by {worst:.1e}"
