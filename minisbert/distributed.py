@@ -7,6 +7,7 @@ are clipped. What the ranking loss exchanges in addition is in losses.py.
 import contextlib
 import os
 from collections.abc import Iterator
+from typing import TypeVar
 
 import torch
 import torch.distributed as distributed
@@ -15,17 +16,15 @@ from torch import Tensor, nn
 from minisbert.devices import usable_device
 from minisbert.errors import InputError, ProcessError
 
+T = TypeVar("T")
+
 
 @contextlib.contextmanager
 def join_processes(device: str | None, backend: str | None = None) -> Iterator[str | None]:
-    """Join the other processes if torchrun started several.
+    """Join the other processes if torchrun started several, and yield the device of this one.
 
-    Args:
-        device: None or "cuda" = a GPU for each process, if there are some.
-        backend: that carries tensors; None = "nccl" between GPUs, else "gloo".
-
-    Yields:
-        The device of this process; without torchrun `device` as it was given, not tried out.
+    With `device` None or "cuda", each process has a GPU, if there are some. Without torchrun `device` is not tried out.
+    `backend` carries tensors; None = "nccl" between GPUs, else "gloo".
 
     Raises:
         InputError: the device does not work.
@@ -71,49 +70,37 @@ def share_of_rows(rows: int) -> slice:
     return slice(rank * rows // processes, (rank + 1) * rows // processes)
 
 
-def check_agreement(value: object) -> None:
-    """Check that all processes have the same value.
-
-    Raises:
-        InputError: they have not, in all processes.
-    """
+def gather(value: T) -> list[T]:
+    """The values of all processes, in the order of their numbers."""
+    values = [value] * process_count()
     if distributed.is_initialized():
-        values: list[object] = [None] * process_count()
         distributed.all_gather_object(values, value)
-        if any(each != value for each in values):
-            raise InputError("the processes of this run have different data or settings; give all of them the same")
+    return values
 
 
-def any_process(flag: bool, device: torch.device) -> bool:
+def check_agreement(value: object) -> None:
+    """Raise an `InputError` in all processes if they have not all the same value."""
+    if any(each != value for each in gather(value)):
+        raise InputError("the processes of this run have different data or settings; give all of them the same")
+
+
+def any_process(flag: bool) -> bool:
     """Whether the flag is set in one of the processes."""
-    if distributed.is_initialized():
-        flags = torch.tensor([flag], dtype=torch.int32, device=device)
-        distributed.all_reduce(flags)
-        return flags.item() > 0
-    return flag
+    return any(gather(flag))
+
+
+def broadcast(value: float) -> float:
+    """The value that the main process has."""
+    return gather(value)[0]
 
 
 def average_over_processes(model: nn.Module, loss: Tensor, tokens: int) -> tuple[float, int]:
-    """Average the gradients of the model, in place, over the processes.
-
-    Returns:
-        The average of the loss, and the sum of the tokens.
-    """
-    if distributed.is_initialized():
-        processes = distributed.get_world_size()
-        gradients = [parameter.grad for parameter in model.parameters() if parameter.grad is not None]
-        totals = torch.tensor([loss.item() / processes, tokens], dtype=torch.float64, device=loss.device)
-        for tensor in (*gradients, totals):
-            distributed.all_reduce(tensor)
-        torch._foreach_div_(gradients, processes)
-        return totals[0].item(), int(totals[1])
-    return loss.item(), tokens
-
-
-def broadcast(value: float, device: torch.device) -> float:
-    """Give all processes the value of the main process."""
-    if distributed.is_initialized():
-        sent = torch.tensor([value], dtype=torch.float64, device=device)
-        distributed.broadcast(sent, src=0)
-        return sent.item()
-    return value
+    """Average the gradients of the model, in place, over the processes; returns the average loss and the sum of the tokens."""
+    if not distributed.is_initialized():
+        return loss.item(), tokens
+    gradients = [parameter.grad for parameter in model.parameters() if parameter.grad is not None]
+    totals = torch.tensor([loss.item() / process_count(), tokens], dtype=torch.float64, device=loss.device)
+    for tensor in (*gradients, totals):
+        distributed.all_reduce(tensor)
+    torch._foreach_div_(gradients, process_count())
+    return totals[0].item(), int(totals[1])

@@ -82,7 +82,7 @@ def fit(
             report = run.evaluate_if_due(run.take_step(step))
             if on_step is not None:
                 on_step(report)
-            stopping = should_stop is not None and any_process(should_stop(), model.device)
+            stopping = should_stop is not None and any_process(should_stop())
             if stopping or (plan.checkpoint_steps and report.step % plan.checkpoint_steps == 0):
                 run.save_state(report.step)
             if stopping:
@@ -189,7 +189,7 @@ class _Run:
             self.log.evaluation(report.epoch, -1 if at_end else step_in_epoch, report.step, result)
             if self.folder is not None and (self.best is None or score > self.best):
                 self.model.save_pretrained(self.folder)
-        score = broadcast(score, self.model.device)
+        score = broadcast(score)
         self.best = score if self.best is None else max(score, self.best)
         return dataclasses.replace(report, evaluation=result)
 
