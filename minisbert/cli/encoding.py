@@ -1,30 +1,40 @@
-"""What encode.py does with the model: load it, encode the texts, and write or print vectors, similarities or an answer."""
+"""What encode.py does with the model: load it, encode the texts, and write or print vectors, similarities or an answer.
+
+`SentenceEncoder.encode` sorts all the texts that it gets by length. A stream may hold more than fits into memory, so it is cut
+into blocks that are encoded one after the other.
+"""
 
 import argparse
 import contextlib
 import functools
+import hashlib
 import heapq
+import io
 import itertools
 import os
 import shutil
 import sys
 import unicodedata
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
-from minisbert.cli.blocks import BlockEncoder, blocks, is_full
+from minisbert import devices
 from minisbert.cli.display import printable, similarity_grid, table_of_texts
-from minisbert.cli.shared import Say, default_model, write_utf8
-from minisbert.distributed import is_main_process, join_processes, process_count
-from minisbert.errors import InputError, ModelError
-from minisbert.sentence_encoder import SentenceEncoder
+from minisbert.cli.shared import Say, default_model
+from minisbert.distributed import gather, is_main_process, join_processes, process_count, share_of_rows
+from minisbert.errors import InputError, MinisbertError, ModelError
+from minisbert.sentence_encoder import EncodeReport, SentenceEncoder
 from minisbert.storage.vectors import VectorFile, json_line
 
+# A block has at most so many texts, of about so many characters. A resumed run relies on both numbers.
+ROWS_AT_ONCE = 16384
+CHARACTERS_AT_ONCE = 1 << 26
 SIMILARITY_ROWS_AT_ONCE = 64  # of the N x N matrix, which need not fit into memory
 MOST_ROWS_IN_GRID = 20
 DOCUMENT_PROMPTS = ("document", "passage")  # names that models give to the prompt of what a query is compared with
@@ -40,7 +50,9 @@ def encode_texts(args: argparse.Namespace, texts: Iterator[str], say: Say) -> No
         main_process = is_main_process()
         if not main_process:  # it computes its share, and the first process writes and prints
             stack.enter_context(contextlib.redirect_stdout(stack.enter_context(open(os.devnull, "w"))))
-        write_utf8(sys.stdout)
+        if isinstance(sys.stdout, io.TextIOWrapper):
+            # JSON must be UTF-8 whatever the locale says; a terminal shows ? for what it does not know.
+            sys.stdout.reconfigure(encoding=None if sys.stdout.isatty() else "utf-8", errors="replace")
         options = {
             "max_tokens_per_batch": args.batch_tokens,
             "normalize_embeddings": args.normalize,
@@ -103,6 +115,70 @@ def load_model(args: argparse.Namespace, device: str | None) -> SentenceEncoder:
     return model
 
 
+def blocks(texts: Iterator[str]) -> Iterator[list[str]]:
+    """Cut a stream of texts into blocks that fit into memory."""
+    block: list[str] = []
+    characters = 0
+    for text in texts:
+        block.append(text)
+        characters += len(text)
+        if len(block) == ROWS_AT_ONCE or characters >= CHARACTERS_AT_ONCE:
+            yield block
+            block, characters = [], 0
+    if block:
+        yield block
+
+
+class BlockEncoder:
+    """A model with its options, arguments of `SentenceEncoder.encode`, which counts what it encodes."""
+
+    def __init__(self, model: SentenceEncoder, options: dict[str, Any]) -> None:
+        self.model = model
+        self.options = options
+        self.first_row = 0  # number of the first text, for messages: an earlier run has encoded the rows before it
+        self.reports: list[EncodeReport] = []  # of every block and every process
+        self.seconds = 0.0
+
+    def __call__(self, texts: Sequence[str], prompt_names: Sequence[str] = ()) -> npt.NDArray[np.float32]:
+        """Encode a block to float32 (N, D), of which each process computes its share.
+
+        If the options ask for no prompt, the first of `prompt_names` that the model has is used. The row that a
+        `MinisbertError` names is counted from the start of the stream.
+        """
+        options = self.options
+        if options["prompt"] is None and options["prompt_name"] is None:
+            known = (name for name in prompt_names if name in self.model.folder.prompts)
+            options = {**options, "prompt_name": next(known, None)}
+        share = share_of_rows(len(texts))
+        report: list[EncodeReport] = []
+        try:
+            vectors = self.model.encode(texts[share], **options, on_report=report.append)
+        except MinisbertError as error:
+            if error.row is not None:
+                error.row += self.first_row + self.count("rows") + share.start  # the model counts from its first text
+            raise
+        parts, reports = zip(*gather((vectors, *report)), strict=True)
+        self.reports += reports
+        self.seconds += max(each.seconds for each in reports)  # the processes work at the same time
+        return np.concatenate(parts)
+
+    def count(self, what: str) -> int:
+        """How many "rows", "tokens", ... were encoded; the names are those of `EncodeReport`."""
+        return sum(getattr(report, what) for report in self.reports)
+
+    def identity(self) -> dict[str, Any]:
+        """Everything that the vectors depend on; a resumed run must agree in all of it."""
+        return {
+            "weights": self.model.fingerprint(),
+            "folder": hashlib.sha256(repr(self.model.folder).encode()).hexdigest(),
+            "max_length": self.model.max_seq_length,
+            "device": self.model.device.type,
+            "dtype": str(self.model.dtype),
+            "at_once": [ROWS_AT_ONCE, CHARACTERS_AT_ONCE, *devices.batch_budget(self.model.device)],
+            **{name: value for name, value in self.options.items() if name != "show_progress_bar"},
+        }
+
+
 def write_vectors(encoder: BlockEncoder, texts: Iterator[str], args: argparse.Namespace, say: Say) -> None:
     """Encode a stream of texts into a file, which appears when it is complete."""
     # What a resumed run must agree in. It hashes all weights, so it is computed only if it is needed, and once.
@@ -113,13 +189,13 @@ def write_vectors(encoder: BlockEncoder, texts: Iterator[str], args: argparse.Na
             encoder.first_row = output.resume(identity(), texts)
         for block in blocks(texts):
             output.append(block, encoder(block))
-            # After the last block nothing is left to resume, and several processes do not resume.
-            if is_full(block) and process_count() == 1:
+            # A block that is not full is the last one: nothing is left to resume. Several processes do not resume.
+            full = len(block) == ROWS_AT_ONCE or sum(map(len, block)) >= CHARACTERS_AT_ONCE
+            if full and process_count() == 1:
                 output.note(identity())
         output.finish(width=encoder.model.encode([], **encoder.options).shape[1])  # checks the options, texts or not
     except BaseException:
-        kept = output.close()
-        if kept:
+        if kept := output.close():
             say(f"note: {kept} rows are kept beside {args.output}; --resume goes on from there")
         raise
 

@@ -2,7 +2,6 @@
 
 import argparse
 import contextlib
-import io
 import os
 import signal
 import sys
@@ -10,7 +9,7 @@ import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NoReturn, TextIO
+from typing import NoReturn
 
 from minisbert.errors import (
     FILE_SYSTEM_EXIT_CODE,
@@ -133,12 +132,6 @@ def open_closed_streams() -> None:
     """Open the null device for an output that the shell has closed (`2>&-`): Python has None there."""
     sys.stdout = sys.stdout or open(os.devnull, "w", encoding="utf-8", errors="replace")
     sys.stderr = sys.stderr or open(os.devnull, "w", encoding="utf-8", errors="replace")
-
-
-def write_utf8(stream: TextIO) -> None:
-    """Write UTF-8 whatever the locale says, as JSON must be; a terminal shows ? for what it does not know."""
-    if isinstance(stream, io.TextIOWrapper):
-        stream.reconfigure(encoding=None if stream.isatty() else "utf-8", errors="replace")
 
 
 def leave(exit_code: int) -> NoReturn:
