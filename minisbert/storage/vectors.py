@@ -1,9 +1,8 @@
 """Write vectors to a file, block by block: .npy, .npz, .safetensors or .jsonl.
 
 Rows are appended to a temporary file beside the final one, so memory does not grow with their number. At the end the file is
-completed, brought to the disk and renamed; until then, what stood under the final name stays as it is. A journal says which
-blocks the temporary file holds. Both stay after an interruption, and a later run goes on after the last of these blocks. The
-result is the same to the byte, since every block holds the same rows either way.
+completed, brought to the disk and renamed. A journal says which blocks the temporary file holds. Both stay after an
+interruption, and a later run goes on after the last of these blocks, with the same bytes as result.
 
 numpy is imported for types alone: a command line checks the name of its output before it loads anything large.
 """
@@ -18,7 +17,7 @@ import sys
 import zipfile
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import TYPE_CHECKING, Any
 
 from minisbert.errors import InputError, ModelError
 from minisbert.files import flush_to_disk, read_json_object, replacing, write_json
@@ -33,12 +32,7 @@ HEADER_LENGTH = 128  # bytes; a multiple of 64, as .npy asks for, with room for 
 
 
 def check_output(path: Path, overwrite: bool) -> None:
-    """Refuse, before any work is done, an output that could not be written at the end.
-
-    Raises:
-        InputError: the ending is not known, or the file exists and may not be overwritten.
-        OSError: the folder is missing or cannot be written to.
-    """
+    """Refuse, before any work is done, an output that could not be written at the end: an `InputError` or `OSError`."""
     if path.suffix.lower() not in SUFFIXES:
         raise InputError(f"{path}: the name must end with one of {', '.join(SUFFIXES)}")
     if path.is_dir():
@@ -71,35 +65,33 @@ class VectorFile:
         self._journal = path.with_name(f".{path.name}.journal")
         self._texts = hashlib.sha256()
         self._file = self._part.open("r+b" if self._part.exists() else "w+b")
-        _lock(self._file, path)
+        if sys.platform != "win32":  # there is no fcntl on Windows, so nothing is checked there
+            import fcntl
+
+            try:
+                fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                self._file.close()
+                raise InputError(f"{path}: another run is writing it; wait for it or choose another name") from None
 
     def resume(self, run: dict[str, Any], texts: Iterator[str]) -> int:
-        """Go on with an interrupted run, if there is one.
-
-        Args:
-            run: what the vectors depend on (model, options); it must be what the interrupted run noted.
-            texts: of the whole file; those that are done are taken from it.
-
-        Returns:
-            The number of rows that are done.
+        """Go on with an interrupted run, if there is one; returns how many rows are done, whose texts are taken from `texts`.
 
         Raises:
-            InputError: the interrupted run had another model, other options or other texts.
+            InputError: the interrupted run noted another `run` (what the vectors depend on), or had other texts.
         """
         journal = self._read_journal()
         if journal is None:
             return 0
         if journal["run"] != run:
-            raise InputError(
-                f"{self.path}: the interrupted run had another model, other options or another version of minisbert; "
-                "start anew without --resume"
-            )
+            other = "another model, other options or another version of minisbert"
+            raise InputError(f"{self.path}: the interrupted run had {other}; start anew without --resume")
         self._digest(itertools.islice(texts, journal["rows"]))
         if journal["texts"] != self._texts.hexdigest():
             raise InputError(f"{self.path}: the input is not that of the interrupted run; start anew without --resume")
         self.rows = int(journal["rows"])
-        self._file.truncate(journal["bytes"])
         self._file.seek(journal["bytes"])
+        self._file.truncate()
         return self.rows
 
     def append(self, texts: Sequence[str], vectors: "npt.NDArray[np.float32]") -> None:
@@ -137,11 +129,10 @@ class VectorFile:
         """Stop before the end; returns the number of rows that can be resumed, of this run or an earlier one."""
         with contextlib.suppress(OSError):  # a disk that is full cannot take what is still in the buffer either
             self._file.close()
-        journal = self._read_journal()
-        if journal is None:
-            self._discard()
-            return 0
-        return int(journal["rows"])
+        if journal := self._read_journal():
+            return int(journal["rows"])
+        self._discard()
+        return 0
 
     def _begin(self) -> None:
         """Remove what an interrupted run has left, and leave room for the header, whose length is always the same."""
@@ -185,15 +176,3 @@ def _header(form: str, rows: int, width: int) -> bytes:
         return (HEADER_LENGTH - 8).to_bytes(8, "little") + text.ljust(HEADER_LENGTH - 8)
     text = f"{{'descr': '<f4', 'fortran_order': False, 'shape': ({rows}, {width}), }}".encode()
     return b"\x93NUMPY\x01\x00" + (HEADER_LENGTH - 10).to_bytes(2, "little") + text.ljust(HEADER_LENGTH - 11) + b"\n"
-
-
-def _lock(file: BinaryIO, path: Path) -> None:
-    """Refuse to write what another process is writing. Windows has no fcntl; nothing is checked there."""
-    if sys.platform != "win32":
-        import fcntl
-
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            file.close()
-            raise InputError(f"{path}: another run is writing it; wait for it or choose another name") from None
