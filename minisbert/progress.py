@@ -1,12 +1,8 @@
 """The one progress bar of the project, on standard error.
 
-    with progress_bar(len(texts), show=None) as bar:
-        bar.advance(32)
-    with progress_bar(steps, show, unit="step", leave=True) as bar:
-        bar.move_to(report.step, after="loss 0.1234")
+    with progress_bar(steps, show=None, unit="step") as bar:
+        bar.move_to(step, after="loss 0.1234")
         bar.write("train.py: step 100: spearman cosine 84.12")  # a line of its own
-    with progress_bar(None, show, unit="B") as bar:
-        bar.move_to(have, total=length, before="sts-train.tsv")
 
 The caller need not ask whether a bar is shown: without one, only `write` does something.
 """
@@ -38,26 +34,17 @@ class ProgressBar:
 
     def write(self, line: str) -> None:
         """Print a line on standard error, above the bar."""
-        if self._bar is not None:
-            self._bar.write(line, file=sys.stderr)
+        if self._bar is None:
+            sys.stderr.write(line + "\n")
         else:
-            write_line(line)
-
-
-def write_line(line: str) -> None:
-    """Print a line on standard error."""
-    sys.stderr.write(line + "\n")
+            self._bar.write(line, file=sys.stderr)
 
 
 @contextlib.contextmanager
 def progress_bar(total: int | None, show: bool | None, unit: str = "text", leave: bool = False) -> Iterator[ProgressBar]:
-    """Show a progress bar while the block runs.
+    """Show a progress bar while the block runs; with `leave`, it stays on the screen at the end.
 
-    Args:
-        total: how many units there are; None = not known yet.
-        show: None = if standard error is a terminal.
-        unit: what is counted; "B" = bytes, shown as kB, MB, ...
-        leave: whether the bar stays on the screen at the end.
+    `total` None = not known yet; `show` None = if standard error is a terminal; `unit` "B" = bytes, shown as kB, MB, ...
     """
     if show or (show is None and sys.stderr is not None and sys.stderr.isatty()):
         from huggingface_hub.utils import tqdm  # imported here because it takes longer than to encode a few texts

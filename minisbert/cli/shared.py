@@ -11,14 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NoReturn
 
-from minisbert.errors import (
-    FILE_SYSTEM_EXIT_CODE,
-    INTERRUPTED_EXIT_CODE,
-    TERMINATED_EXIT_CODE,
-    InputError,
-    MinisbertError,
-)
-from minisbert.progress import write_line
+from minisbert.errors import FILE_SYSTEM_EXIT_CODE, INTERRUPTED_EXIT_CODE, TERMINATED_EXIT_CODE, InputError, MinisbertError
+from minisbert.progress import ProgressBar
 
 PACKAGE = Path(__file__).resolve().parents[1]
 PACKAGED_MODEL = PACKAGE / "default_model"  # pyproject.toml puts weights/ko-mini there when the package is built
@@ -45,14 +39,13 @@ class OneLineParser(argparse.ArgumentParser):
 def command_parser(prog: str, text: str | None, script: str = "") -> OneLineParser:
     """A parser whose help is `text`, the docstring of its module: a summary, an empty line, commands to copy.
 
-    They call "python {script}" and perhaps "torchrun ... {script}". If `prog` is "minisbert encode", they are rewritten so.
+    They call `script`. If `prog` is "minisbert encode", they are rewritten so.
     """
     summary, _, rest = (text or "").partition("\n\n")
     command, _, name = prog.partition(" ")
     if script and command == "minisbert":
         rest = rest.replace(f"python {script} ", f"{prog} ").replace(f" {script} ", f" -m minisbert.cli.main {name} ")
-    style = argparse.RawDescriptionHelpFormatter
-    return OneLineParser(prog=prog, description=summary, epilog=rest, formatter_class=style)
+    return OneLineParser(prog, description=summary, epilog=rest, formatter_class=argparse.RawDescriptionHelpFormatter)
 
 
 @dataclass(frozen=True)
@@ -63,7 +56,7 @@ class Say:
     """
 
     prog: str
-    write: Callable[[str], None] = write_line  # with a progress bar: `dataclasses.replace(say, write=bar.write)`
+    write: Callable[[str], None] = ProgressBar().write  # with a bar on the screen: `dataclasses.replace(say, write=bar.write)`
 
     def __call__(self, message: str, everywhere: bool = False) -> None:
         """Say it; if nobody reads standard error any more, nothing happens."""
@@ -78,19 +71,12 @@ class Terminated(BaseException):
 
 
 def exit_code_of(
-    program: Callable[[], int | None],
-    say: Say,
-    output: str | None = None,
-    memory_advice: str = "give fewer texts at a time",
+    program: Callable[[], int | None], say: Say, output: str | None = None, memory_advice: str = "give fewer texts at a time"
 ) -> int:
     """Run a program: every failure is said in one line and has an exit code, every warning is said once.
 
-    Args:
-        program: returns an exit code, None = 0. It flushes standard output at its end, so that a failure shows here. It may
-            handle signals itself; otherwise SIGTERM raises `Terminated` in it, as SIGINT raises KeyboardInterrupt.
-        say: tells the user.
-        output: the file or folder that the program writes; None = standard output.
-        memory_advice: what to do when the memory is too small.
+    The program returns an exit code (None = 0) and flushes standard output at its end, so that a failure shows here. It may
+    handle signals itself; otherwise SIGTERM raises `Terminated` in it. It writes to `output`; None = standard output.
     """
     signal.signal(signal.SIGTERM, _terminate)
     with warnings.catch_warnings():
