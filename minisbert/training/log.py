@@ -1,8 +1,4 @@
-"""What a training run writes down as it goes.
-
-Metrics as JSON lines, the evaluator's table in the form of sentence-transformers, and, where the package tensorboard is
-installed, an event file for it.
-"""
+"""What a training run writes down as it goes: metrics, the evaluator's table, and events for tensorboard if it is there."""
 
 import contextlib
 import csv
@@ -77,17 +73,16 @@ class TrainingLog:
         """Note a step."""
         entry = asdict(report)
         del entry["evaluation"]  # has a line of its own
-        self._append_metrics(entry)
         norms = {f"gradient norm/{name}": norm for name, norm in report.gradient_norms.items()}
         losses = {f"loss/{name}": loss for name, loss in report.losses.items()}
-        self._append_events(report.step, {**losses, **norms, "learning rate": report.learning_rate})
+        self._append(entry, {**losses, **norms, "learning rate": report.learning_rate})
 
     def evaluation(self, epoch: int, step_in_epoch: int, step: int, result: dict[str, float]) -> None:
         """Note an evaluation; `step_in_epoch` is -1 at the end of an epoch, as in sentence-transformers."""
         # JSON has no NaN, which is the correlation with a constant.
         numbers = {name: None if math.isnan(value) else value for name, value in result.items()}
-        self._append_metrics({"step": step, "evaluation": numbers})
-        self._append_events(step, {f"evaluation/{name}": value for name, value in result.items()})
+        events = {f"evaluation/{name}": value for name, value in result.items()}
+        self._append({"step": step, "evaluation": numbers}, events)
         if self._folder is not None:
             path = self._folder / self._files[1]
             path.parent.mkdir(exist_ok=True)
@@ -102,12 +97,10 @@ class TrainingLog:
         if self._events is not None:
             self._events.close()
 
-    def _append_events(self, step: int, numbers: dict[str, float]) -> None:
-        if self._events is not None:
-            for name, value in numbers.items():
-                self._events.add_scalar(name, value, step)
-
-    def _append_metrics(self, entry: dict[str, object]) -> None:
+    def _append(self, entry: dict[str, Any], events: dict[str, float]) -> None:
         if self._folder is not None:
             with (self._folder / METRICS).open("a", encoding="utf-8") as file:
                 file.write(json.dumps(entry, ensure_ascii=False) + "\n")
+        if self._events is not None:
+            for name, value in events.items():
+                self._events.add_scalar(name, value, entry["step"])
