@@ -1,7 +1,6 @@
 """Several processes, started by torchrun, that share one piece of work. With one process, all of this does nothing.
 
-In training each process takes its share of the rows of every batch (examples.py), and the gradients are averaged before they
-are clipped. What the ranking loss exchanges in addition is in losses.py.
+In training each process takes its share of every batch, and the gradients are averaged before they are clipped.
 """
 
 import contextlib
@@ -82,16 +81,6 @@ def check_agreement(value: object) -> None:
     """Raise an `InputError` in all processes if they have not all the same value."""
     if any(each != value for each in gather(value)):
         raise InputError("the processes of this run have different data or settings; give all of them the same")
-
-
-def any_process(flag: bool) -> bool:
-    """Whether the flag is set in one of the processes."""
-    return any(gather(flag))
-
-
-def broadcast(value: float) -> float:
-    """The value that the main process has."""
-    return gather(value)[0]
 
 
 def average_over_processes(model: nn.Module, loss: Tensor, tokens: int) -> tuple[float, int]:

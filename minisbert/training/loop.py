@@ -22,7 +22,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from minisbert.distributed import any_process, broadcast, check_agreement, is_main_process, process_rank
+from minisbert.distributed import check_agreement, gather, is_main_process, process_rank
 from minisbert.errors import InputError
 from minisbert.evaluation import EmbeddingSimilarityEvaluator
 from minisbert.sentence_encoder import SentenceEncoder
@@ -82,7 +82,7 @@ def fit(
             report = run.evaluate_if_due(run.take_step(step))
             if on_step is not None:
                 on_step(report)
-            stopping = should_stop is not None and any_process(should_stop())
+            stopping = should_stop is not None and any(gather(should_stop()))
             if stopping or (plan.checkpoint_steps and report.step % plan.checkpoint_steps == 0):
                 run.save_state(report.step)
             if stopping:
@@ -189,7 +189,7 @@ class _Run:
             self.log.evaluation(report.epoch, -1 if at_end else step_in_epoch, report.step, result)
             if self.folder is not None and (self.best is None or score > self.best):
                 self.model.save_pretrained(self.folder)
-        score = broadcast(score)
+        score = gather(score)[0]  # that of the main process
         self.best = score if self.best is None else max(score, self.best)
         return dataclasses.replace(report, evaluation=result)
 

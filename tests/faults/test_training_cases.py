@@ -498,7 +498,7 @@ def train_py_in_a_process(rank, processes, port, how, arguments, errors):
         file.write_text(text, encoding="utf-8")
         arguments = ["--train", str(file), *arguments[2:]]
     elif rank == 1:
-        patches.setattr("minisbert.training.loop.any_process", no_space)
+        patches.setattr("minisbert.training.loop.gather", no_space)
     raise SystemExit(train.main(arguments))
 
 
