@@ -17,10 +17,8 @@ def columns(text: str) -> int:
     >>> columns("밥 a")
     4
     """
-    return sum(
-        0 if unicodedata.category(character) == "Mn" else 2 if unicodedata.east_asian_width(character) in "WF" else 1
-        for character in text
-    )
+    shown = [character for character in text if unicodedata.category(character) != "Mn"]
+    return sum(2 if unicodedata.east_asian_width(character) in "WF" else 1 for character in shown)
 
 
 def printable(text: str) -> str:
@@ -37,8 +35,6 @@ def clip(text: str, width: int) -> str:
 
     >>> clip("안녕하세요", 7) + "|"
     '안녕하…|'
-    >>> clip("밥", 4) + "|"
-    '밥  |'
     """
     # Composed, since terminals show decomposed Hangul as one syllable. Cut first, since a text may have megabytes.
     text = printable(unicodedata.normalize("NFC", text[: 8 * width]))
@@ -60,10 +56,7 @@ def table_of_texts(texts: Sequence[str], vectors: npt.NDArray[np.float32], termi
 
 
 def similarity_grid(similarities: npt.NDArray[np.floating], texts: Sequence[str], width: int, colour: bool) -> str:
-    """The (N, N) similarities, one text and its row per line, with backgrounds from pale (0) to red (1).
-
-    `width` is that of the terminal: what a row leaves free is given to its text.
-    """
+    """The (N, N) similarities, a text and its row per line; the text gets what the row leaves free of the terminal's width."""
     longest = max(columns(text[:width]) for text in texts)
     cell = max(len(f"{value: .2f}") for value in similarities.flat) + 1  # distances may have many digits
     label = max(10, min(longest, width - cell * len(texts) - 6))

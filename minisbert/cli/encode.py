@@ -29,17 +29,13 @@ from minisbert.storage.vectors import check_output
 from minisbert.text.rows import read_texts
 
 
-def build_parser(prog: str) -> argparse.ArgumentParser:
-    """The command line."""
+def main(argv: Sequence[str] | None = None, prog: str = "encode.py") -> int:
+    """Run the command line; returns the exit code."""
+    open_closed_streams()
     parser = command_parser(prog, __doc__, "encode.py")
     parser.add_argument("texts", nargs="*", metavar="TEXT", help="texts to encode")
     add = parser.add_argument
-    add(
-        "-m",
-        "--model",
-        metavar="SOURCE",
-        help="a folder, or owner/name[@revision] (default: ko-mini, which comes along)",
-    )
+    add("-m", "--model", metavar="SOURCE", help="a folder, or owner/name[@revision] (default: ko-mini, which comes along)")
     add("--revision", metavar="REV", help="branch, tag or commit of a model on the Hub")
     add("--local-files-only", action="store_true", help="open no connection")
     add("--hub-timeout", type=float, metavar="SECONDS", help="give up on the Hub after so long")
@@ -63,13 +59,7 @@ def build_parser(prog: str) -> argparse.ArgumentParser:
     add("--query", metavar="TEXT", help="print the texts most similar to TEXT instead of vectors")
     add("--top-k", type=int, default=5, metavar="K", help="how many texts --query prints (default: 5)")
     add("--quiet", action="store_true", help="no report, no progress bar")
-    return parser
-
-
-def main(argv: Sequence[str] | None = None, prog: str = "encode.py") -> int:
-    """Run the command line; returns the exit code."""
-    open_closed_streams()
-    args = build_parser(prog).parse_args(argv)
+    args = parser.parse_args(argv)
     say = Say(prog)
     return exit_code_of(lambda: run(args, say), say, None if args.output == "-" else args.output)
 
@@ -78,7 +68,14 @@ def run(args: argparse.Namespace, say: Say) -> None:
     """Do what the arguments say; errors are raised."""
     check_usage(args)
     with contextlib.ExitStack() as stack:
-        texts = open_texts(args, stack)
+        if args.texts:
+            texts: Iterator[str] = iter(args.texts)
+        elif args.input in (None, "-"):
+            texts = read_texts(sys.stdin.buffer, "standard input", args.text_field)
+        else:
+            texts = read_texts(stack.enter_context(open(args.input, "rb")), args.input, args.text_field)
+        # The first text is read now: a wrong encoding or column shows before the model is loaded.
+        texts = itertools.chain(list(itertools.islice(texts, 1)), texts)
         if args.output not in (None, "-"):
             check_output(Path(args.output), args.overwrite)
         from minisbert.cli.encoding import encode_texts
@@ -109,22 +106,3 @@ def check_usage(args: argparse.Namespace) -> None:
             raise InputError(f"--{option.replace('_', '-')} must be at least 1, found {value}")
     for option, text in (("--prompt", args.prompt), ("--query", args.query), *(("TEXT", text) for text in args.texts)):
         check_unicode(text or "", option)
-
-
-def open_texts(args: argparse.Namespace, stack: contextlib.ExitStack) -> Iterator[str]:
-    """The texts from the arguments, a file or standard input.
-
-    The first text is read now: a wrong encoding or column shows before the model is loaded.
-
-    Raises:
-        InputError: the first text cannot be read.
-        OSError: the file cannot be opened.
-    """
-    texts: Iterator[str]
-    if args.texts:
-        texts = iter(args.texts)
-    elif args.input in (None, "-"):
-        texts = read_texts(sys.stdin.buffer, "standard input", args.text_field)
-    else:
-        texts = read_texts(stack.enter_context(open(args.input, "rb")), args.input, args.text_field)
-    return itertools.chain(list(itertools.islice(texts, 1)), texts)

@@ -10,7 +10,6 @@ import functools
 import hashlib
 import heapq
 import io
-import itertools
 import os
 import shutil
 import sys
@@ -28,7 +27,7 @@ from minisbert import devices
 from minisbert.cli.display import printable, similarity_grid, table_of_texts
 from minisbert.cli.shared import Say, default_model
 from minisbert.distributed import gather, is_main_process, join_processes, process_count, share_of_rows
-from minisbert.errors import InputError, MinisbertError, ModelError
+from minisbert.errors import InputError, MinisbertError
 from minisbert.sentence_encoder import EncodeReport, SentenceEncoder
 from minisbert.storage.vectors import VectorFile, json_line
 
@@ -69,7 +68,11 @@ def encode_texts(args: argparse.Namespace, texts: Iterator[str], say: Say) -> No
             print_similarities(encoder, rows, encoder(rows))
         elif args.output is None and sys.stdout.isatty():
             rows = list(texts)
-            show(encoder, rows, encoder(rows))
+            vectors = encoder(rows)
+            print(table_of_texts(rows, vectors, shutil.get_terminal_size().columns))
+            if 2 <= len(rows) <= MOST_ROWS_IN_GRID:
+                print()
+                print_similarities(encoder, rows, vectors)
         elif args.output not in (None, "-") and main_process:
             write_vectors(encoder, texts, args, say)
         else:
@@ -94,8 +97,6 @@ def encode_texts(args: argparse.Namespace, texts: Iterator[str], say: Say) -> No
 
 def load_model(args: argparse.Namespace, device: str | None) -> SentenceEncoder:
     """The model that the arguments name, on this device, compiled with --compile."""
-    if args.model is None and not default_model().exists():
-        raise ModelError(f"{default_model()}: the default model is not there; name one with --model")
     model = SentenceEncoder.from_pretrained(
         default_model() if args.model is None else args.model,
         revision=args.revision,
@@ -166,34 +167,37 @@ class BlockEncoder:
         """How many "rows", "tokens", ... were encoded; the names are those of `EncodeReport`."""
         return sum(getattr(report, what) for report in self.reports)
 
-    def identity(self) -> dict[str, Any]:
-        """Everything that the vectors depend on; a resumed run must agree in all of it."""
-        return {
-            "weights": self.model.fingerprint(),
-            "folder": hashlib.sha256(repr(self.model.folder).encode()).hexdigest(),
-            "max_length": self.model.max_seq_length,
-            "device": self.model.device.type,
-            "dtype": str(self.model.dtype),
-            "at_once": [ROWS_AT_ONCE, CHARACTERS_AT_ONCE, *devices.batch_budget(self.model.device)],
-            **{name: value for name, value in self.options.items() if name != "show_progress_bar"},
-        }
-
 
 def write_vectors(encoder: BlockEncoder, texts: Iterator[str], args: argparse.Namespace, say: Say) -> None:
     """Encode a stream of texts into a file, which appears when it is complete."""
-    # What a resumed run must agree in. It hashes all weights, so it is computed only if it is needed, and once.
-    identity = functools.cache(lambda: {**encoder.identity(), "nfc": args.nfc, "compile": args.compile})
+    model = encoder.model
+
+    @functools.cache
+    def run() -> dict[str, Any]:
+        """All that the vectors depend on. It hashes the weights, so it is computed only if it is needed, and once."""
+        return {
+            "weights": model.fingerprint(),
+            "folder": hashlib.sha256(repr(model.folder).encode()).hexdigest(),
+            "max_length": model.max_seq_length,
+            "device": model.device.type,
+            "dtype": str(model.dtype),
+            "at_once": [ROWS_AT_ONCE, CHARACTERS_AT_ONCE, *devices.batch_budget(model.device)],
+            "nfc": args.nfc,
+            "compile": args.compile,
+            **{name: value for name, value in encoder.options.items() if name != "show_progress_bar"},
+        }
+
     output = VectorFile(Path(args.output))
     try:
         if args.resume:
-            encoder.first_row = output.resume(identity(), texts)
+            encoder.first_row = output.resume(run(), texts)
         for block in blocks(texts):
             output.append(block, encoder(block))
             # A block that is not full is the last one: nothing is left to resume. Several processes do not resume.
             full = len(block) == ROWS_AT_ONCE or sum(map(len, block)) >= CHARACTERS_AT_ONCE
             if full and process_count() == 1:
-                output.note(identity())
-        output.finish(width=encoder.model.encode([], **encoder.options).shape[1])  # checks the options, texts or not
+                output.note(run())
+        output.finish(width=model.encode([], **encoder.options).shape[1])  # checks the options, texts or not
     except BaseException:
         if kept := output.close():
             say(f"note: {kept} rows are kept beside {args.output}; --resume goes on from there")
@@ -206,15 +210,15 @@ def print_most_similar(encoder: BlockEncoder, texts: Iterator[str], query: str, 
     query_vector = query_encoder([query], prompt_names=("query",))
     if query_encoder.count("not_nfc"):
         say("note: the query is not in Unicode normal form C (decomposed Hangul): pass --nfc")
-    best: list[tuple[float, int, str]] = []
-    number = itertools.count(1)
-    for block in blocks(texts):
-        scores = encoder.model.similarity(query_vector, encoder(block, prompt_names=DOCUMENT_PROMPTS))[0].tolist()
-        # Of texts with equal scores the earlier one comes first: its negated number is larger.
-        candidates = ((score, -next(number), text) for score, text in zip(scores, block, strict=True))
-        best = heapq.nlargest(k, itertools.chain(best, candidates))
-    for score, negated, text in best:
-        print(f"{score:.4f}\t{-negated}\t{printable(text)}")
+
+    def scored_texts() -> Iterator[tuple[float, str]]:
+        for block in blocks(texts):
+            scores = encoder.model.similarity(query_vector, encoder(block, prompt_names=DOCUMENT_PROMPTS))[0].tolist()
+            yield from zip(scores, block, strict=True)
+
+    # Of texts with equal scores the earlier one comes first.
+    for number, (score, text) in heapq.nlargest(k, enumerate(scored_texts(), start=1), key=lambda row: row[1][0]):
+        print(f"{score:.4f}\t{number}\t{printable(text)}")
 
 
 def print_similarities(encoder: BlockEncoder, texts: list[str], vectors: npt.NDArray[np.float32]) -> None:
@@ -227,11 +231,3 @@ def print_similarities(encoder: BlockEncoder, texts: list[str], vectors: npt.NDA
     for begin in range(0, len(texts), SIMILARITY_ROWS_AT_ONCE):
         for row in encoder.model.similarity(vectors[begin : begin + SIMILARITY_ROWS_AT_ONCE], vectors).tolist():
             print("\t".join(f"{value:.4f}" for value in row))
-
-
-def show(encoder: BlockEncoder, texts: list[str], vectors: npt.NDArray[np.float32]) -> None:
-    """Show each text with its vector and, if they are few, the similarity grid."""
-    print(table_of_texts(texts, vectors, shutil.get_terminal_size().columns))
-    if 2 <= len(texts) <= MOST_ROWS_IN_GRID:
-        print()
-        print_similarities(encoder, texts, vectors)

@@ -20,21 +20,16 @@ from minisbert.training.examples import read_sts
 MODULE = "python -m minisbert.evaluation"
 
 
-def build_parser(prog: str) -> argparse.ArgumentParser:
-    """The command line."""
+def main(argv: Sequence[str] | None = None, prog: str = MODULE) -> int:
+    """Run the command line; returns the exit code."""
+    open_closed_streams()
     parser = command_parser(prog, __doc__, "-m minisbert.evaluation")
     parser.add_argument("-m", "--model", required=True, metavar="SOURCE", help="a folder, or owner/name[@revision]")
     parser.add_argument("--data", required=True, type=Path, metavar="FILE", help="a KorSTS file, such as sts-test.tsv")
     parser.add_argument("--json", action="store_true", help="print JSON instead of a table, from -1 to 1")
     parser.add_argument("--device", metavar="D", help="cpu, cuda, cuda:1, ... (default: cuda if there is one)")
     parser.add_argument("--local-files-only", action="store_true", help="open no connection")
-    return parser
-
-
-def main(argv: Sequence[str] | None = None, prog: str = MODULE) -> int:
-    """Run the command line; returns the exit code."""
-    open_closed_streams()
-    args = build_parser(prog).parse_args(argv)
+    args = parser.parse_args(argv)
     return exit_code_of(lambda: run(args), Say("evaluation" if prog == MODULE else prog))
 
 

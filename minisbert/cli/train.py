@@ -54,8 +54,9 @@ class Stop:
         self.say("stopping after this step; once more to stop at once")
 
 
-def build_parser(prog: str = "train.py") -> argparse.ArgumentParser:
-    """The command line; the flags of the hyper-parameters are made from the fields of `Plan`."""
+def main(argv: Sequence[str] | None = None, prog: str = "train.py") -> int:
+    """Run the command line, with flags for the fields of `Plan`; returns the exit code."""
+    open_closed_streams()
     parser = command_parser(prog, __doc__, "train.py")
     add = parser.add_argument
     add("--list-recipes", action="store_true", help="print the recipes and the KorSTS score each should reach")
@@ -79,13 +80,8 @@ def build_parser(prog: str = "train.py") -> argparse.ArgumentParser:
     add("--device", metavar="D", help="cpu, cuda, cuda:1, ... (default: cuda if there is one)")
     add("--skip-bad", action="store_true", help="leave out bad rows of the data and count them")
     add("--quiet", action="store_true", help="no progress bar")
-    return parser
-
-
-def main(argv: Sequence[str] | None = None, prog: str = "train.py") -> int:
-    """Run the command line; returns the exit code."""
-    open_closed_streams()
-    args, say = build_parser(prog).parse_args(argv), Say(prog)
+    args = parser.parse_args(argv)
+    say = Say(prog)
     if args.list_recipes:
         return exit_code_of(lambda: print(describe_recipes(), flush=True), say)
     output = args.output or weights_folder() / (args.recipe or "own")
@@ -94,24 +90,26 @@ def main(argv: Sequence[str] | None = None, prog: str = "train.py") -> int:
 
 
 def run(args: argparse.Namespace, output: Path, say: Say) -> int:
-    """Check the arguments and train; returns the exit code, errors are raised."""
+    """Check the arguments, make the output folder, and train; returns the exit code, errors are raised."""
     stop = Stop(say)
-    check_values(args)
-    recipe = choose_recipe(args)
-    prepare_output(output, args.resume, args.overwrite)
-    from minisbert.cli.training_run import train  # imports torch, which what is above does without
-
-    return train(args, recipe, output, stop, say)
-
-
-def check_values(args: argparse.Namespace) -> None:
-    """Refuse numbers that make no sense, and names that cannot be written down as Unicode."""
     for name in ("model", "train", "data", "dev", "test", "output"):
         check_unicode(str(getattr(args, name)), f"--{name}")
     check_flags(vars(args))
     for flag in (*BATCH_FLAGS.values(), "--max-length"):
         if (value := getattr(args, flag[2:].replace("-", "_"))) is not None:
             check_number(flag, value, 1)
+    recipe = choose_recipe(args)
+    if output.exists() and not output.is_dir():
+        raise InputError(f"{output}: a file; name a folder")
+    output.mkdir(parents=True, exist_ok=True)
+    if any(output.iterdir()):
+        if args.resume and not (output / METRICS).exists():
+            raise InputError(f"{output}: no training run was here to go on with; name another folder")
+        if not (args.resume or args.overwrite):
+            raise InputError(f"{output}: not empty; pass --resume to go on, or --overwrite to train anew into it")
+    from minisbert.cli.training_run import train  # imports torch, which what is above does without
+
+    return train(args, recipe, output, stop, say)
 
 
 def choose_recipe(args: argparse.Namespace) -> Recipe:
@@ -148,18 +146,6 @@ def choose_recipe(args: argparse.Namespace) -> Recipe:
         max_seq_length=args.max_length or recipe.max_seq_length,
         matryoshka_dims=recipe.matryoshka_dims if args.matryoshka_dims is None else _dims(args.matryoshka_dims),
     )
-
-
-def prepare_output(output: Path, resume: bool, overwrite: bool) -> None:
-    """Make the output folder if there is none; one that is in use is refused."""
-    if output.exists() and not output.is_dir():
-        raise InputError(f"{output}: a file; name a folder")
-    output.mkdir(parents=True, exist_ok=True)
-    if any(output.iterdir()):
-        if resume and not (output / METRICS).exists():
-            raise InputError(f"{output}: no training run was here to go on with; name another folder")
-        if not (resume or overwrite):
-            raise InputError(f"{output}: not empty; pass --resume to go on, or --overwrite to train anew into it")
 
 
 def _dims(text: str) -> tuple[int, ...]:

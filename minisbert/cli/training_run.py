@@ -1,23 +1,22 @@
 """What train.py does after its checks: read the data, make the model, train it, measure it, write down how it was made."""
 
 import argparse
-import contextlib
 import dataclasses
+import functools
 import time
-from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import torch
 
 from minisbert.cli.shared import Say, weights_folder
+from minisbert.cli.train import Stop
 from minisbert.devices import usable_device
 from minisbert.distributed import is_main_process, join_processes
 from minisbert.errors import TERMINATED_EXIT_CODE, InputError
 from minisbert.evaluation import EmbeddingSimilarityEvaluator
 from minisbert.files import read_json_object, write_json
 from minisbert.models.fast import EMULATES_BFLOAT16
-from minisbert.progress import progress_bar
+from minisbert.progress import ProgressBar, progress_bar
 from minisbert.sentence_encoder import SentenceEncoder
 from minisbert.training import ko_mini
 from minisbert.training.log import StepReport
@@ -26,11 +25,8 @@ from minisbert.training.model_card import write_model_card, write_training_recor
 from minisbert.training.objectives import ExamplesByTask, TrainingSet, build_objectives, load_data
 from minisbert.training.recipes import Recipe
 
-if TYPE_CHECKING:
-    from minisbert.cli.train import Stop
 
-
-def train(args: argparse.Namespace, recipe: Recipe, output: Path, stop: "Stop", say: Say) -> int:
+def train(args: argparse.Namespace, recipe: Recipe, output: Path, stop: Stop, say: Say) -> int:
     """Train by a recipe into the folder `output`; returns the exit code, errors are raised."""
     with join_processes(args.device) as wanted:
         device = usable_device(wanted)
@@ -38,11 +34,16 @@ def train(args: argparse.Namespace, recipe: Recipe, output: Path, stop: "Stop", 
         examples, dev, test = load_data(recipe, *files, args.skip_bad, weights_folder() / "data", show)
         objectives, sets = build_objectives(recipe, examples)
         model = starting_model(recipe, examples, device, args.max_length)
-        tell_what_could_be_better(recipe, model, sets, say)
+        if recipe.plan.autocast == "bfloat16" and device.type == "cpu" and EMULATES_BFLOAT16:
+            say("note: this processor has no bfloat16 instructions: training is faster without --dtype bfloat16")
+        decomposed = model.tokenizer([text for each in sets for row in each.examples for text in row.texts]).not_nfc
+        if decomposed:
+            say(f"note: {decomposed} of the first texts are not in Unicode normal form C (decomposed Hangul): compose them")
         start = time.time()
         stop.training = True
         try:
-            with progress(args.quiet, dev, say) as on_step:
+            with progress_bar(None, False if args.quiet or not is_main_process() else None, unit="step", leave=True) as bar:
+                on_step = functools.partial(show_step, bar, dev, dataclasses.replace(say, write=bar.write))
                 fit(model, objectives, recipe.plan, output, dev, args.resume, on_step, stop)
         except Stopped:
             say(f"stopped; go on with the same command and --resume (the training state is in {output})")
@@ -73,30 +74,13 @@ def starting_model(recipe: Recipe, examples: ExamplesByTask, device: torch.devic
     return model
 
 
-def tell_what_could_be_better(recipe: Recipe, model: SentenceEncoder, sets: list[TrainingSet], say: Say) -> None:
-    """Notes about the processor and the texts."""
-    if recipe.plan.autocast == "bfloat16" and model.device.type == "cpu" and EMULATES_BFLOAT16:
-        say("note: this processor has no bfloat16 instructions: training is faster without --dtype bfloat16")
-    decomposed = model.tokenizer([text for each in sets for row in each.examples for text in row.texts]).not_nfc
-    if decomposed:
-        say(f"note: {decomposed} of the first texts are not in Unicode normal form C (decomposed Hangul): compose them")
-
-
-@contextlib.contextmanager
-def progress(quiet: bool, dev: EmbeddingSimilarityEvaluator | None, say: Say) -> Iterator[Callable[[StepReport], None]]:
-    """A progress bar with losses, learning rate and speed; yields the function that gets each step's report."""
-    with progress_bar(None, False if quiet or not is_main_process() else None, unit="step", leave=True) as bar:
-        say_above = dataclasses.replace(say, write=bar.write)
-
-        def on_step(report: StepReport) -> None:
-            losses = " ".join(f"{name} {value:.4f}" for name, value in report.losses.items())
-            speed = report.tokens / report.seconds
-            after = f"{losses} lr {report.learning_rate:.1e} {speed:.0f} tokens/s"
-            bar.move_to(report.step, total=report.total_steps, after=after)
-            if dev is not None and report.evaluation is not None:
-                say_above(f"step {report.step}: {_scores(report.evaluation, dev)}")
-
-        yield on_step
+def show_step(bar: ProgressBar, dev: EmbeddingSimilarityEvaluator | None, say: Say, report: StepReport) -> None:
+    """Show losses, learning rate and speed after the bar, and the score of an evaluation above it."""
+    losses = " ".join(f"{name} {value:.4f}" for name, value in report.losses.items())
+    after = f"{losses} lr {report.learning_rate:.1e} {report.tokens / report.seconds:.0f} tokens/s"
+    bar.move_to(report.step, total=report.total_steps, after=after)
+    if dev is not None and report.evaluation is not None:
+        say(f"step {report.step}: {_scores(report.evaluation, dev)}")
 
 
 def finish(
@@ -115,8 +99,9 @@ def finish(
         config = read_json_object(output / "config.json")
         write_json(output / "config.json", {**config, "torch_dtype": "float32"})  # what readers compute in
         model.float()
-    scores = {} if test is None else test(model)
+    scores = {}
     if test is not None:
+        scores = test(model)
         say(f"test: {_scores(scores, test)}")
     # Of paths the last part alone: where folders lie on this machine is nobody's concern.
     if recipe.base is not None and Path(recipe.base).exists():
