@@ -88,18 +88,14 @@ class Snapshot:
         return next((file for file in needed if file not in files), None)
 
     def is_intact(self, file: str, expected: str | None = None) -> bool:
-        """Whether the contents of a file match its hash.
+        """Whether the contents of a file match its hash: the expected one, or what the record or the blob's name says.
 
-        Args:
-            file: name inside the snapshot.
-            expected: the hash; None = what the record or the name of the blob says. If nobody knows it (a cache
-                without links that others filled), the file counts as intact.
+        If nobody knows it (a cache without links that others filled), the file counts as intact.
         """
         path = self.folder / file
         known = self.recorded.get(file)
-        match known:
-            case [str(recorded), *_] if expected is None:
-                expected = recorded
+        if expected is None and known:
+            expected = known[0]
         if expected is None and path.is_symlink():
             expected = _blob(path).name
         status = path.stat()
@@ -140,13 +136,8 @@ def _blob(link: Path) -> Path:
 def files_to_read(available: Iterable[str], folder: Path) -> Iterator[str]:
     """Of the files of a repository, those that will be read; of several forms of weights only one.
 
-    Args:
-        available: names of all files.
-        folder: where they are, or will be: an index of shards is looked into when its name has been taken, so that there is
-            time to fetch it.
-
-    Yields:
-        Names, among them those of shards that are needed and not available.
+    An index of shards is looked into when its name has been taken, so that there is time to fetch it into the folder.
+    Shards that it names are yielded even if they are not available.
 
     Raises:
         ModelError: the index is damaged.

@@ -19,7 +19,7 @@ import pytest
 
 from minisbert import SentenceEncoder
 from minisbert.errors import HubError
-from minisbert.storage import hub_requests
+from minisbert.storage import hub
 from tests.storage.hub_server import HubServer
 from tests.tiny import tiny_folder
 
@@ -506,13 +506,13 @@ def test_what_large_files_come_by_may_fail_in_ways_of_its_own(monkeypatch):
                 raise failures.pop()
             return "done"
 
-        return hub_requests.ask(request, "owner/name@main", time.monotonic() + 60)
+        return hub.ask(request, "owner/name@main", time.monotonic() + 60)
 
-    monkeypatch.setattr(hub_requests, "FIRST_PAUSE", 0.001)
+    monkeypatch.setattr(hub, "FIRST_PAUSE", 0.001)
     lost = RuntimeError("Data processing error: CAS service error")
-    assert failing(lost, hub_requests.ATTEMPTS - 1) == "done"
-    with pytest.raises(hub_requests.Unreachable, match=r"cannot be reached \(RuntimeError\)"):
-        failing(lost, hub_requests.ATTEMPTS)
+    assert failing(lost, hub.ATTEMPTS - 1) == "done"
+    with pytest.raises(hub.Unreachable, match=r"cannot be reached \(RuntimeError\)"):
+        failing(lost, hub.ATTEMPTS)
     for error in (ValueError("Invalid pointer path"), RecursionError(), Exception("Invalid URL")):
         with pytest.raises(HubError, match="not a Hugging Face Hub"):
             failing(error, 1)
