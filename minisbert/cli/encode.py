@@ -39,8 +39,14 @@ def main(argv: Sequence[str] | None = None, prog: str = "encode.py") -> int:
     add("--revision", metavar="REV", help="branch, tag or commit of a model on the Hub")
     add("--local-files-only", action="store_true", help="open no connection")
     add("--hub-timeout", type=float, metavar="SECONDS", help="give up on the Hub after so long")
-    add("-i", "--input", metavar="FILE", help=".txt (a text a line), .jsonl, .csv or .tsv; - is standard input")
-    add("--text-field", default="text", metavar="NAME", help="field or column that holds the text (default: text)")
+    add(
+        "-i",
+        "--input",
+        metavar="FILE",
+        help=".txt (a text a line), .jsonl, .json, .csv or .tsv, or one in .gz; - is standard input",
+    )
+    add("--input-format", choices=("txt", "jsonl", "csv", "tsv"), help="for standard input and other endings")
+    add("--text-field", metavar="NAME", help="field or column that holds the text (default: text)")
     add("-o", "--output", metavar="FILE", help=".npy, .npz, .safetensors or .jsonl; - is JSON lines on standard output")
     add("--overwrite", action="store_true", help="replace an output that exists")
     add("--resume", action="store_true", help="go on where an interrupted run of the same command stopped")
@@ -71,9 +77,10 @@ def run(args: argparse.Namespace, say: Say) -> None:
         if args.texts:
             texts: Iterator[str] = iter(args.texts)
         elif args.input in (None, "-"):
-            texts = read_texts(sys.stdin.buffer, "standard input", args.text_field)
+            texts = read_texts(sys.stdin.buffer, "standard input", args.text_field, args.input_format)
         else:
-            texts = read_texts(stack.enter_context(open(args.input, "rb")), args.input, args.text_field)
+            file = stack.enter_context(open(args.input, "rb"))
+            texts = read_texts(file, args.input, args.text_field, args.input_format)
         # The first text is read now: a wrong encoding or column shows before the model is loaded.
         texts = itertools.chain(list(itertools.islice(texts, 1)), texts)
         if args.output not in (None, "-"):
@@ -89,6 +96,8 @@ def check_usage(args: argparse.Namespace) -> None:
         raise InputError("the name given with --input or --output is empty")
     if args.texts and args.input is not None:
         raise InputError("give texts or --input, not both")
+    if args.texts and (args.text_field or args.input_format):
+        raise InputError("--text-field and --input-format are for files and standard input, not for texts as arguments")
     from_standard_input = not args.texts and args.input in (None, "-")
     if from_standard_input and (sys.stdin is None or (args.input is None and sys.stdin.isatty())):
         raise InputError("nothing to encode: give texts, or --input FILE (see --help)")

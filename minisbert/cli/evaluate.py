@@ -25,17 +25,19 @@ def main(argv: Sequence[str] | None = None, prog: str = MODULE) -> int:
     open_closed_streams()
     parser = command_parser(prog, __doc__, "-m minisbert.evaluation")
     parser.add_argument("-m", "--model", required=True, metavar="SOURCE", help="a folder, or owner/name[@revision]")
-    parser.add_argument("--data", required=True, type=Path, metavar="FILE", help="a KorSTS file, such as sts-test.tsv")
+    parser.add_argument("--data", required=True, type=Path, metavar="FILE", help="scored pairs, such as sts-test.tsv of KorSTS")
     parser.add_argument("--json", action="store_true", help="print JSON instead of a table, from -1 to 1")
     parser.add_argument("--device", metavar="D", help="cpu, cuda, cuda:1, ... (default: cuda if there is one)")
     parser.add_argument("--local-files-only", action="store_true", help="open no connection")
     args = parser.parse_args(argv)
-    return exit_code_of(lambda: run(args), Say("evaluation" if prog == MODULE else prog))
+    say = Say("evaluation" if prog == MODULE else prog)
+    return exit_code_of(lambda: run(args, say), say)
 
 
-def run(args: argparse.Namespace) -> None:
+def run(args: argparse.Namespace, say: Say) -> None:
     """Do what the arguments say; errors are raised."""
-    sentences1, sentences2, scores = read_sts(args.data)
+    notes: list[str] = []
+    sentences1, sentences2, scores = read_sts(args.data, on_columns=lambda path, columns: notes.append(f"{path}: {columns}"))
     if len(scores) < 2:
         raise InputError(f"{args.data}: {len(scores)} pairs, but at least 2 are needed to correlate")
     model = minisbert.SentenceEncoder.from_pretrained(  # imported at this moment, see minisbert/__init__.py
@@ -51,3 +53,4 @@ def run(args: argparse.Namespace) -> None:
             keys = (evaluator.columns[f"{function}_{correlation}"] for correlation in ("pearson", "spearman"))
             print(f"{function:10}" + "".join(f"{100 * result[key]:10.2f}" for key in keys))
     sys.stdout.flush()  # here a failure can still be reported
+    say(notes[0])

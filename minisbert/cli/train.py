@@ -5,8 +5,9 @@ python train.py --recipe ko-sroberta-multitask -o weights/my-multitask
 python train.py --train pairs.tsv --loss cosine --model jhgan/ko-sroberta-multitask --epochs 5 -o weights/my-pairs
 torchrun --nproc-per-node 2 train.py --recipe ko-sroberta-sts -o weights/my-sts
 
-A recipe's data are those in --data DIR, or are downloaded. Your own file has a line of column names: two texts, perhaps a third
-one that is a wrong answer, perhaps "score" (0 to 5) or "label" (the cosine to reach). Exit codes: 0 done, 2 bad usage or input,
+A recipe's data are those in --data DIR, or are downloaded. Your own file names its columns: "anchor" and "positive", or any two
+texts, perhaps wrong answers ("negative_1", ...), perhaps "score" (0 to 5) or "label" (the cosine to reach). What was understood
+is said in a line before the first step. Exit codes: 0 done, 2 bad usage or input,
 3 bad model or training state, 4 Hub or network, 5 file system, 6 NaN or infinite values, 130 interrupted, 143 terminated.
 """
 
@@ -62,11 +63,11 @@ def main(argv: Sequence[str] | None = None, prog: str = "train.py") -> int:
     add("--list-recipes", action="store_true", help="print the recipes and the KorSTS score each should reach")
     add("--recipe", choices=sorted(RECIPES), metavar="NAME", help="train as a published model was trained")
     add("--data", type=Path, metavar="DIR", help="folder with KorNLI and KorSTS (default: download them)")
-    add("--train", type=Path, metavar="FILE", help="your own pairs or triplets: .tsv, .csv or .jsonl")
+    add("--train", type=Path, metavar="FILE", help="your own pairs or triplets: .tsv, .csv, .jsonl or .json")
     add("--loss", choices=("cosine", "mnrl"), help="cosine: reach each pair's label; mnrl: find the right text")
     add("-m", "--model", metavar="SOURCE", help="what to start from: a folder, or owner/name[@revision]")
     add("-o", "--output", type=Path, metavar="DIR", help="folder for the model")
-    add("--dev", type=Path, metavar="FILE", help="pairs (sentence1, sentence2, score) to pick the best model by")
+    add("--dev", type=Path, metavar="FILE", help="scored pairs, such as KorSTS or KLUE, to pick the best model by")
     add("--test", type=Path, metavar="FILE", help="pairs for the final score (a recipe has KorSTS for both)")
     add(BATCH_FLAGS["own"], type=int, metavar="N", help="of your own data (default: 16)")
     add(BATCH_FLAGS["nli"], type=int, metavar="N", help="of a recipe's ranking data")

@@ -31,7 +31,7 @@ def train(args: argparse.Namespace, recipe: Recipe, output: Path, stop: Stop, sa
     with join_processes(args.device) as wanted:
         device = usable_device(wanted)
         files, show = (args.train, args.data, args.dev, args.test), False if args.quiet else None
-        examples, dev, test = load_data(recipe, *files, args.skip_bad, weights_folder() / "data", show)
+        examples, dev, test, notes = load_data(recipe, *files, args.skip_bad, weights_folder() / "data", show)
         objectives, sets = build_objectives(recipe, examples)
         model = starting_model(recipe, examples, device, args.max_length)
         if recipe.plan.autocast == "bfloat16" and device.type == "cpu" and EMULATES_BFLOAT16:
@@ -39,6 +39,8 @@ def train(args: argparse.Namespace, recipe: Recipe, output: Path, stop: Stop, sa
         decomposed = model.tokenizer([text for each in sets for row in each.examples for text in row.texts]).not_nfc
         if decomposed:
             say(f"note: {decomposed} of the first texts are not in Unicode normal form C (decomposed Hangul): compose them")
+        for note in notes:
+            say(note)
         start = time.time()
         stop.training = True
         try:

@@ -11,16 +11,19 @@ import hashlib
 import itertools
 import math
 import random
-from collections.abc import Iterable, Iterator, Sequence
+import re
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
 from minisbert.distributed import process_count, share_of_rows
 from minisbert.errors import InputError
-from minisbert.text.rows import BadRow, bad_row_goes_to, check_not_empty, number_between, read_table
+from minisbert.text.rows import BadRow, Record, bad_row_goes_to, number_between, read_table, text_of
+from minisbert.training.columns import Columns, choose_columns
 
 LARGEST_SCORE = 5.0  # of KorSTS: the same meaning
+OnColumns = Callable[[Path, str], object]  # see `read_examples`
 NLI_LABELS = ("entailment", "neutral", "contradiction")
 
 
@@ -49,77 +52,94 @@ class Batches(Protocol):
         """The batches."""
 
 
-def read_sts(path: Path, on_bad_row: BadRow | None = None) -> tuple[list[str], list[str], list[float]]:
-    """Read a KorSTS file: first sentences, second sentences, scores from 0 (unrelated) to 5 (the same meaning).
+def read_examples(path: Path, on_bad_row: BadRow | None = None, on_columns: OnColumns | None = None) -> list[Example]:
+    """Read pairs to train on, perhaps with wrong answers: any form of rows.py with names, KorSTS and KLUE files among them.
+
+    Columns are used for what they are called, see columns.py. The label of an example is that in a column "label" (the cosine
+    that the two texts shall have, -1 to 1), or a fifth of that in a column "score" (0 to 5, as in KorSTS), or None.
+
+    Args:
+        path: its ending says the form.
+        on_bad_row: see `BadRow`.
+        on_columns: gets the path and what was understood, such as "anchor = question, positive = answer".
 
     Raises:
-        InputError: a line lacks a column or a text, or its score is not a number from 0 to 5; the message gives file:line.
+        InputError: the columns do not fit, or a row is bad; the message gives file:line.
         OSError: the file cannot be read.
     """
-    rows = []
-    for where, row in read_table(path, ("sentence1", "sentence2", "score"), on_bad_row):
+    columns, examples = _read(path, on_bad_row, on_columns)
+    if columns.score is not None and all((example.label or 0.0) * LARGEST_SCORE <= 1 for example in examples):
+        problem = f"no {columns.score!r:.60} is above 1, but a score goes from 0 to {LARGEST_SCORE:g}"
+        raise InputError(f"{path}: {problem}; call the column label if it goes from 0 to 1")
+    return examples
+
+
+def read_sts(
+    path: Path, on_bad_row: BadRow | None = None, on_columns: OnColumns | None = None
+) -> tuple[list[str], list[str], list[float]]:
+    """Read scored pairs to measure a model on, as `read_examples` does: first texts, second texts, labels."""
+    columns, examples = _read(path, on_bad_row, on_columns)
+    if len(columns.texts) > 2 or (columns.score is None and columns.label is None):
+        raise InputError(f"{path}: found {columns}; expected two texts and a score (0 to 5) or label (-1 to 1)")
+    labels = [0.0 if example.label is None else example.label for example in examples]
+    return [example.texts[0] for example in examples], [example.texts[1] for example in examples], labels
+
+
+def _read(path: Path, on_bad_row: BadRow | None, on_columns: OnColumns | None) -> tuple[Columns, list[Example]]:
+    columns, examples = None, []
+    for where, row in read_table(path, on_bad_row):
+        if columns is None:
+            columns = choose_columns(row, str(path))
+            if columns.relation is not None:
+                advice = "train on KorNLI by a recipe with --data, or write the pairs that belong together to a file"
+                raise InputError(f"{path}: the column {columns.relation!r:.60} is not a number but a word; {advice}")
         with bad_row_goes_to(on_bad_row):
-            score = number_between(row["score"], 0.0, LARGEST_SCORE, where)
-            rows.append((row["sentence1"], row["sentence2"], score))
-    return [row[0] for row in rows], [row[1] for row in rows], [row[2] for row in rows]
+            label = None
+            if columns.score is not None:
+                label = number_between(str(row[columns.score]), 0.0, LARGEST_SCORE, where) / LARGEST_SCORE
+            elif columns.label is not None:
+                label = number_between(str(row[columns.label]), -1.0, 1.0, where, "; call the column score if it goes to 5")
+            examples.append(Example(tuple(_filled(row, name, where) for name in columns.texts), label))
+    if columns is None or not examples:
+        raise InputError(f"{path}: no examples in it")
+    for name, texts in zip(columns.texts, zip(*(example.texts for example in examples), strict=True), strict=True):
+        if all(re.fullmatch(r"[\d\s.,:+-]+", text) for text in texts):
+            raise InputError(
+                f"{path}: the column {name!r:.60} holds numbers, no texts; leave it out, or call it score or label"
+            )
+    if on_columns is not None:
+        on_columns(path, str(columns))
+    return columns, examples
 
 
 def read_nli(path: Path, on_bad_row: BadRow | None = None) -> list[tuple[str, str, str]]:
-    """Read a KorNLI file: premise, hypothesis and label (entailment, neutral or contradiction) of each pair.
+    """Read a file of KorNLI or KLUE: premise, hypothesis and label (entailment, neutral or contradiction) of each pair.
 
     Raises:
         InputError: a line lacks a column or a text, or has another label; the message gives file:line.
         OSError: the file cannot be read.
     """
     pairs = []
-    for where, row in read_table(path, ("sentence1", "sentence2", "gold_label"), on_bad_row):
+    columns = None
+    for where, row in read_table(path, on_bad_row, quotes_are_text=True):
+        columns = columns or choose_columns(row, str(path))
+        if columns.relation is None or len(columns.texts) != 2:
+            raise InputError(f"{path}: found {columns}; expected sentence1, sentence2 and gold_label")
         with bad_row_goes_to(on_bad_row):
-            if row["gold_label"] not in NLI_LABELS:
-                raise InputError(f"{where}: the label {row['gold_label']!r:.40} is not one of {', '.join(NLI_LABELS)}")
-            pairs.append((row["sentence1"], row["sentence2"], row["gold_label"]))
+            label = row[columns.relation]
+            if label not in NLI_LABELS:
+                raise InputError(f"{where}: the label {label!r:.40} is not one of {', '.join(NLI_LABELS)}")
+            first, second = (_filled(row, name, where) for name in columns.texts)
+            pairs.append((first, second, label))
     return pairs
 
 
-def read_examples(path: Path, on_bad_row: BadRow | None = None) -> list[Example]:
-    """Read pairs or triplets of your own: a table under a line of column names (.tsv, .csv), or JSON lines (.jsonl).
-
-    Two or three columns are texts, in their order in the file; one more may be called either "score" (0 to 5, as in KorSTS)
-    or "label" (the cosine that the two texts shall have, -1 to 1). Of a file with the columns sentence1, sentence2 and score,
-    other columns are ignored, so that KorSTS files can be used as they are.
-
-    Raises:
-        InputError: the columns are others, or a row is bad; the message gives file:line.
-        OSError: the file cannot be read.
-    """
-    examples = []
-    for where, row in read_table(path, (), on_bad_row):
-        with bad_row_goes_to(on_bad_row):
-            if "gold_label" in row:
-                raise InputError(f"{where}: a row of KorNLI; name the folder with --data and train by a recipe")
-            names = [name for name in row if name not in ("score", "label")]
-            if row.keys() >= {"sentence1", "sentence2", "score"}:
-                names = ["sentence1", "sentence2"]
-            elif "score" in row and "label" in row:
-                raise InputError(f"{where}: both a score and a label; leave out one of these columns")
-            label = None
-            if "score" in row:
-                label = number_between(row["score"], 0.0, LARGEST_SCORE, where) / LARGEST_SCORE
-            elif "label" in row:
-                label = number_between(row["label"], -1.0, 1.0, where)
-            if not 2 <= len(names) <= 3:
-                expected = "expected two (a pair) or three (with a wrong answer)"
-                raise InputError(f"{where}: {len(names)} text columns; {expected}")
-            check_not_empty(row, names, where)
-            examples.append(Example(tuple(row[name] for name in names), label))
-    if not examples:
-        raise InputError(f"{path}: no examples in it")
-    return examples
-
-
-def sts_examples(path: Path, on_bad_row: BadRow | None = None) -> list[Example]:
-    """KorSTS pairs for `CosineSimilarityLoss`: the label is score / 5."""
-    rows = zip(*read_sts(path, on_bad_row), strict=True)
-    return [Example((first, second), score / LARGEST_SCORE) for first, second, score in rows]
+def _filled(row: Record, name: str, where: str) -> str:
+    """The text of a column, in JSON perhaps a number; an InputError if it is empty or white space."""
+    text = str(row[name]) if type(row[name]) is int else text_of(row, name, where)
+    if not text.strip():
+        raise InputError(f"{where}: the column {name!r:.80} is empty")
+    return text
 
 
 def nli_triplets(pairs: Iterable[tuple[str, str, str]], seed: int) -> list[Example]:

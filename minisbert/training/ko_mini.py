@@ -29,7 +29,7 @@ from minisbert.text.rows import read_lines
 from minisbert.text.tokenizer import Tokenizer
 from minisbert.text.tokenizer_files import load_backend
 from minisbert.training import corpora
-from minisbert.training.examples import NLI_LABELS, Example, read_nli, sts_examples
+from minisbert.training.examples import NLI_LABELS, Example, read_examples, read_nli
 
 LICENCE = "cc-by-sa-4.0"  # model_card.md says why
 VOCABULARY_SIZE = 4000
@@ -61,7 +61,7 @@ def load_examples(folder: Path, task: str, seed: int) -> tuple[list[Example], li
     nli_files = [folder / "kor-nlu-datasets" / file.path for file in corpora.NLI_SMALL]
     klue_file = folder / "klue" / "klue-nli-v1.1_dev.json"
     sts_file = folder / "kor-nlu-datasets" / corpora.STS_TRAIN.path
-    sts = sts_examples(sts_file)
+    sts = read_examples(sts_file)
     if task == "sts":
         return sts, [sts_file]
     nli = [pair for file in nli_files for pair in read_nli(file)]

@@ -16,10 +16,10 @@ from minisbert.training.examples import (
     Batches,
     Example,
     NoDuplicatesBatches,
+    OnColumns,
     ShuffledBatches,
     read_examples,
     read_sts,
-    sts_examples,
 )
 from minisbert.training.losses import Loss, Objective
 from minisbert.training.recipes import Recipe
@@ -49,8 +49,10 @@ def load_data(
     skip_bad: bool,
     download_to: Path,
     show_progress_bar: bool | None,
-) -> tuple[ExamplesByTask, EmbeddingSimilarityEvaluator | None, EmbeddingSimilarityEvaluator | None]:
+) -> tuple[ExamplesByTask, EmbeddingSimilarityEvaluator | None, EmbeddingSimilarityEvaluator | None, list[str]]:
     """Read what a recipe is trained and measured on: the examples, and the evaluators for development and for the test.
+
+    What was understood by the columns of your files is said in the last value, a line for each file.
 
     Args:
         recipe: names the data of its tasks.
@@ -68,6 +70,8 @@ def load_data(
         OSError: a file cannot be read or written.
     """
     bad_rows: list[InputError] = []
+    columns: dict[Path, str] = {}
+    yours = [path for path in (own, dev, test) if path is not None]
 
     def on_bad_row(error: InputError) -> None:
         if not skip_bad:
@@ -76,7 +80,7 @@ def load_data(
 
     try:
         if own is not None:
-            examples = {"own": (read_examples(own, on_bad_row), [own])}
+            examples = {"own": (read_examples(own, on_bad_row, columns.__setitem__), [own])}
         else:
             kor_nlu = _find_or_download(recipe, folder, download_to, show_progress_bar)
             dev, test = dev or kor_nlu / corpora.STS_DEV.path, test or kor_nlu / corpora.STS_TEST.path
@@ -88,8 +92,9 @@ def load_data(
                     examples[data] = corpora.load_nli(kor_nlu, recipe.plan.seed, on_bad_row)
                 else:
                     path = kor_nlu / corpora.STS_TRAIN.path
-                    examples[data] = sts_examples(path, on_bad_row), [path]
-        return examples, _evaluator(dev, on_bad_row), _evaluator(test, on_bad_row)
+                    examples[data] = read_examples(path, on_bad_row), [path]
+        for_dev, for_test = (_evaluator(path, on_bad_row, columns.__setitem__) for path in (dev, test))
+        return examples, for_dev, for_test, [f"{path}: {columns[path]}" for path in yours]
     finally:  # before an error, too: bad rows may be why too few are left
         if bad_rows:
             warnings.warn(f"{len(bad_rows)} bad rows left out, the first: {bad_rows[0]}", stacklevel=2)
@@ -132,11 +137,11 @@ def build_objectives(recipe: Recipe, examples: ExamplesByTask) -> tuple[list[Obj
     return objectives, sets
 
 
-def _evaluator(path: Path | None, on_bad_row: BadRow) -> EmbeddingSimilarityEvaluator | None:
+def _evaluator(path: Path | None, on_bad_row: BadRow, on_columns: OnColumns) -> EmbeddingSimilarityEvaluator | None:
     """What measures a model on a file of scored pairs, if there is one."""
     if path is None:
         return None
-    sentences1, sentences2, scores = read_sts(path, on_bad_row)
+    sentences1, sentences2, scores = read_sts(path, on_bad_row, on_columns)
     if len(scores) < 2:
         raise InputError(f"{path}: {len(scores)} scored pairs, but at least 2 are needed to correlate")
     return EmbeddingSimilarityEvaluator(sentences1, sentences2, scores, path.stem)

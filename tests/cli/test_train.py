@@ -233,7 +233,9 @@ def test_own_pairs_with_dev_and_test(own, place):
     sts = place / "data" / "kor-nlu-datasets" / "KorSTS"
     code, _, err = own("--dev", sts / "sts-dev.tsv", "--test", sts / "sts-test.tsv", "--epochs", 2)
     assert code == 0
-    assert [line.split(": ")[1] for line in err[:3]] == ["step 3", "step 6", "test"]
+    korsts = "anchor = sentence1, positive = sentence2, label = score / 5; left out: genre, filename, year, id"
+    assert [line.split(": ", 2)[2] for line in err[:3]] == ["anchor = 물음, positive = 답", korsts, korsts]
+    assert [line.split(": ")[1] for line in err[3:6]] == ["step 3", "step 6", "test"]
     assert os.path.exists("out/eval/similarity_evaluation_sts-dev_results.csv")
     assert record()["overridden"] == {}
     assert record()["flags"]["loss"] == "mnrl"
@@ -241,7 +243,8 @@ def test_own_pairs_with_dev_and_test(own, place):
 
 def test_own_scored_pairs(own):
     code, _, err = own("--max-steps", 1, file="scored.jsonl", loss="cosine")
-    assert (code, len(err)) == (0, 1)
+    assert (code, len(err)) == (0, 2)
+    assert err[0].endswith("scored.jsonl: anchor = a, positive = b, label = label")
     assert "similarity_evaluation" not in "".join(os.listdir("out"))
     assert record()["scores"] == {}
 
@@ -275,7 +278,8 @@ def test_an_interrupted_run_leaves_the_same_log_and_model(own):
     with open("out/metrics.jsonl", encoding="utf-8") as file:
         again = [json.loads(line) for line in file]
     assert [{**line, "seconds": 0} for line in again] == [{**line, "seconds": 0} for line in log]
-    assert own(*flags, "--resume", "--lr", "1e-4")[::2] == (
+    code, _, err = own(*flags, "--resume", "--lr", "1e-4")
+    assert (code, err[1:]) == (
         2,
         [
             "train.py: out/checkpoints/step-00000008: of another run, with learning_rate 0.001 instead of 0.0001; go on "
@@ -312,7 +316,8 @@ def test_the_output_is_not_taken_by_mistake(own, place):
 def test_a_bad_test_file_shows_before_training(own, place, fitted):
     code, _, err = own("--test", place / "pairs.tsv")
     assert (code, fitted) == (2, [])
-    assert err == [f"train.py: {place / 'pairs.tsv'}:1: no column 'sentence1'; the columns are: 물음, 답"]
+    found = "found anchor = 물음, positive = 답; expected two texts and a score (0 to 5) or label (-1 to 1)"
+    assert err == [f"train.py: {place / 'pairs.tsv'}: {found}"]
 
 
 ONE = ["--recipe", "ko-sbert-sts"]
@@ -362,7 +367,7 @@ BAD_USAGE = {
         ["--recipe", "ko-mini", "--data", "{place}", "--device", "abacus", "-o", "out"],
         "'abacus'",
     ),
-    "column": ([*OWN, "--loss", "mnrl", "--dev", "{place}/pairs.tsv"], "pairs.tsv:1: no column 'sentence1'"),
+    "column": ([*OWN, "--loss", "mnrl", "--dev", "{place}/pairs.tsv"], "pairs.tsv: found anchor = 물음, positive = 답"),
 }
 
 
@@ -397,8 +402,8 @@ def test_failures(own, place, arguments, code, expected):
 def test_values_that_are_not_finite(own, place, monkeypatch):
     monkeypatch.setattr(training_step.nn.utils, "clip_grad_norm_", lambda *_: float("inf"))
     code, _, err = own()
-    assert (code, len(err)) == (6, 1)
-    assert err[0].startswith("train.py: step 1, objective own: loss ")
+    assert (code, len(err)) == (6, 2)
+    assert err[1].startswith("train.py: step 1, objective own: loss ")
 
 
 def test_progress_is_for_terminals(own, monkeypatch):
@@ -407,7 +412,7 @@ def test_progress_is_for_terminals(own, monkeypatch):
     shown = [line for line in err if "2/2" in line]
     assert shown and all(part in shown[-1] for part in ("own ", "lr ", "tokens/s"))
     _, _, err = own("--max-steps", 2, "--quiet", "--overwrite")
-    assert len(err) == 1
+    assert len(err) == 2
 
 
 def test_progress_and_scores_do_not_disturb_each_other(own, place, monkeypatch):
@@ -430,7 +435,8 @@ def test_out_of_memory_is_one_line(own, monkeypatch):
 
     monkeypatch.setattr(training_step, "embed_columns", no_memory)
     expected = "train.py: out of memory; lower the batch size or --max-length, or pass --recompute"
-    assert own()[::2] == (2, [expected])
+    code, _, err = own()
+    assert (code, err[1:]) == (2, [expected])
 
 
 def test_emulated_bfloat16_is_told(own, monkeypatch):
@@ -450,7 +456,7 @@ def test_a_resumed_run_must_be_the_same(own, place, tmp_path):
         code, _, err = own(*flags, "--resume")
     finally:
         (place / "pairs.tsv").write_text(pairs, encoding="utf-8")
-    assert (code, err) == (2, ["train.py: out: the data are not those that this run was begun with; train anew"])
+    assert (code, err[1:]) == (2, ["train.py: out: the data are not those that this run was begun with; train anew"])
 
 
 def test_bad_rows_are_told_although_none_is_left(own, tmp_path):

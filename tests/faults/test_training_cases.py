@@ -410,7 +410,7 @@ BAD_ROWS = {
 def test_T7_bad_rows_are_named_or_skipped(row, command, tmp_path, capsys):
     lines = PAIRS_FILE.splitlines()
     path = tmp_path / "pairs.tsv"
-    path.write_text("\n".join([*lines[:3], row, *lines[3:], row, ""]), encoding="utf-8")
+    path.write_text("\n".join([*lines[:3], row, *lines[3:-1], row, lines[-1], ""]), encoding="utf-8")
     assert train.main([*command, "--max-steps", "1"]) == 2
     message = f"{path}:4: {BAD_ROWS[row]}"
     assert capsys.readouterr().err == f"train.py: {message}; correct it, or pass --skip-bad to leave such rows out\n"
@@ -510,7 +510,8 @@ def test_T8_all_processes_end_when_one_does(how, codes, command, tmp_path, unuse
     errors = [tmp_path / f"errors {rank}" for rank in range(2)]
     processes = [started(train_py_in_a_process, rank, 2, unused_port, how, command, path) for rank, path in enumerate(errors)]
     assert joined(processes) == codes
-    first, second = (path.read_text(encoding="utf-8").splitlines() for path in errors)
+    (note, *first), second = (path.read_text(encoding="utf-8").splitlines() for path in errors)
+    assert note.endswith("pairs.tsv: anchor = anchor, positive = positive, label = score / 5")
     if how == "stopped":
         assert verify(tmp_path / "out" / "checkpoints" / "step-00000003")["step"] == 3
         assert second == []

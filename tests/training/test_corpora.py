@@ -12,7 +12,7 @@ import pytest
 from minisbert.errors import HubError, InputError
 from minisbert.training import corpora
 from minisbert.training.corpora import COMMIT, STS_TRAIN, CorpusFile, download, find_kor_nlu, load_nli
-from minisbert.training.examples import sts_examples
+from minisbert.training.examples import read_examples
 
 CONTENTS = ("문장 하나\t문장 둘\tneutral\n" * 9000).encode()
 FILE = CorpusFile("KorNLI/small.tsv", hashlib.sha1(b"blob %d\0" % len(CONTENTS) + CONTENTS).hexdigest())
@@ -167,7 +167,7 @@ def test_the_folder_and_what_is_read_from_it(tmp_path):
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_text(text, encoding="utf-8")
     assert find_kor_nlu(tmp_path) == find_kor_nlu(folder) == folder
-    assert [example.label for example in sts_examples(folder / STS_TRAIN.path)] == [0.5]
+    assert [example.label for example in read_examples(folder / STS_TRAIN.path)] == [0.5]
     note = r"^snli_1\.0_train\.ko\.tsv not found; training on xnli\.dev\.ko\.tsv instead, which are far smaller$"
     with pytest.warns(UserWarning, match=note):
         examples, paths = load_nli(folder, 1, None)

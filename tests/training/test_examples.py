@@ -16,10 +16,10 @@ from minisbert.training.examples import (
     read_examples,
     read_nli,
     read_sts,
-    sts_examples,
 )
 
 CORPORA = Path(__file__).resolve().parents[3] / "shared" / "data" / "kor-nlu-datasets"
+KLUE = CORPORA.parent / "klue"
 STS_HEADER = "genre\tfilename\tyear\tid\tscore\tsentence1\tsentence2\n"
 NLI_HEADER = "sentence1\tsentence2\tgold_label\n"
 
@@ -47,11 +47,11 @@ def message(reader, path):
 def test_read_sts(file):
     rows = 'news\ta\t2024\t1\t2.500\t"비가 온다.\t눈이 "온다".\nnews\t\t\t2\t5\t밥\u2028을 먹는다.\t 밥을 먹는다. \n'
     path = file("sts.tsv", STS_HEADER + rows)
-    sentences1, sentences2, scores = read_sts(path)
+    sentences1, sentences2, labels = read_sts(path)
     assert sentences1 == ['"비가 온다.', "밥\u2028을 먹는다."]
     assert sentences2 == ['눈이 "온다".', " 밥을 먹는다. "]
-    assert scores == [2.5, 5.0]
-    assert sts_examples(path)[0] == Example((sentences1[0], sentences2[0]), 0.5)
+    assert labels == [0.5, 1.0]
+    assert read_examples(path)[0] == Example((sentences1[0], sentences2[0]), 0.5)
 
 
 def test_read_nli(file):
@@ -60,6 +60,11 @@ def test_read_nli(file):
         ("개가 뛴다", "동물이 움직인다", "entailment"),
         ("개가 뛴다", "개가 잔다", "contradiction"),
     ]
+
+
+def test_quotation_marks_of_nli_are_characters(file):
+    row = ('"그는 ""네""라고 했다"', '"', "neutral")
+    assert read_nli(file("nli.tsv", NLI_HEADER + "\t".join(row) + "\n")) == [row]
 
 
 def test_bad_rows_of_nli(file):
@@ -74,16 +79,18 @@ def test_bad_rows_of_nli(file):
 
 def test_bad_headers(file):
     assert message(read_sts, file("a.tsv", "sentence1\tscore\n가\t1\n")) == (
-        "1: no column 'sentence2'; the columns are: sentence1, score"
+        " no column for the positive among sentence1, score; expected two texts, in columns such as anchor and positive"
     )
-    assert message(read_sts, file("a.tsv", "")) == "1: no column 'sentence1'; the columns are: "
+    assert message(read_sts, file("a.tsv", "")) == " no examples in it"
     assert message(read_examples, file("a.tsv", "가\t나\t3.0\n다\t라\t1.0\n")).startswith("1: '3.0' names no column")
     assert len(read_examples(file("a.jsonl", '{"1": "가", "2": "나"}\n'))) == 1
     assert message(read_examples, file("a.tsv", "질문\t답\n")) == " no examples in it"
     assert message(read_examples, file("a.tsv", "글\t글\n가\t나\n")).startswith("1: two columns have the same name")
-    assert message(read_examples, file("a.txt", "글\n가\n")).startswith("2: 1 text columns; expected two (a pair)")
-    assert message(read_examples, file("a.tsv", "a\tb\tc\td\n가\t나\t다\t라\n")).startswith("2: 4 text columns")
-    assert message(read_examples, file("a.tsv", NLI_HEADER + "가\t나\tneutral\n")).startswith("2: a row of KorNLI")
+    assert message(read_examples, file("a.txt", "글\n가\n")).startswith(" no column for the positive among 글")
+    assert message(read_examples, file("a.tsv", NLI_HEADER + "가\t나\tneutral\n")).startswith(
+        " the column 'gold_label' is not a number but a word; train on KorNLI by a recipe"
+    )
+    assert message(read_nli, file("a.tsv", STS_HEADER + "news\t\t\t1\t5\t가\t나\n")).startswith(" found anchor = sentence1")
 
 
 @pytest.mark.parametrize("form", ["tsv", "csv", "jsonl"])
@@ -105,9 +112,9 @@ def test_own_triplets_scores_and_korsts(file):
     assert read_examples(file("a.tsv", "a\tb\tc\n가\t나\t다\n")) == [Example(("가", "나", "다"))]
     assert read_examples(file("a.tsv", "score\ta\tb\n5\t가\t나\n")) == [Example(("가", "나"), 1.0)]
     path = file("sts.tsv", STS_HEADER + "news\t\t2024\t1\t2.5\t가\t나\n")
-    assert read_examples(path) == sts_examples(path) == [Example(("가", "나"), 0.5)]
+    assert read_examples(path) == [Example(("가", "나"), 0.5)]
     both = file("a.tsv", "a\tb\tscore\tlabel\n가\t나\t5\t1\n")
-    assert message(read_examples, both) == "2: both a score and a label; leave out one of these columns"
+    assert message(read_examples, both) == " the columns 'score' and 'label' say the same; leave out one of them"
     # Without a score, sentence1 and sentence2 are columns like any others.
     assert read_examples(file("a.tsv", "sentence1\tsentence2\twrong\n가\t나\t다\n")) == [Example(("가", "나", "다"))]
 
@@ -122,11 +129,11 @@ def test_csv_rows_of_several_lines(file):
 def test_bad_json_lines(file):
     good = '{"a": "가", "b": "나"}\n'
     for row, expected in {
-        "가": "not a line of JSON",
+        "가": "not JSON",
         "[]": "expected a JSON object, found list",
-        '{"a": "가"}': "expected the fields of the first line: a, b",
-        '{"a": null, "b": "나"}': "the field 'a' is neither a text nor a number but NoneType",
-        '{"a": ["가"], "b": "나"}': "the field 'a' is neither a text nor a number but list",
+        '{"a": "가"}': "expected the fields of the first one: a, b",
+        '{"a": null, "b": "나"}': "the field 'a' is not a text but null",
+        '{"a": ["가"], "b": "나"}': "the field 'a' is not a text but list",
         '{"a": "\\ud800", "b": "나"}': "the field 'a': character 1 is no Unicode character",
         '{"a": " ", "b": "나"}': "the column 'a' is empty",
     }.items():
@@ -136,7 +143,7 @@ def test_bad_json_lines(file):
         assert len(read_examples(path, bad.append)) == 2
         assert len(bad) == 1
     path = file("a.jsonl", '{"a": "가", "b": "나", "label": NaN}\n')
-    assert message(read_examples, path) == "1: 'nan' is not between -1 and 1"
+    assert message(read_examples, path) == "1: 'nan' is not between -1 and 1; call the column score if it goes to 5"
 
 
 def test_files_that_are_not_text(file):
@@ -224,10 +231,22 @@ def test_the_last_examples_are_not_given_up_too_early():
         assert "다른 글" in next(iter(NoDuplicatesBatches(examples, 2, seed))).texts[0]
 
 
+@pytest.mark.skipif(not KLUE.exists(), reason="no KLUE beside the checkout")
+def test_files_of_klue():
+    records = json.loads((KLUE / "klue-sts-v1.1_dev.json").read_text(encoding="utf-8"))
+    expected = [Example((row["sentence1"], row["sentence2"]), row["labels"]["label"] / 5) for row in records]
+    assert read_examples(KLUE / "klue-sts-v1.1_dev.json") == expected
+    assert len(expected) == len(read_sts(KLUE / "klue-sts-v1.1_dev.json")[2]) == 519
+    records = json.loads((KLUE / "klue-nli-v1.1_dev.json").read_text(encoding="utf-8"))
+    expected = [(row["premise"], row["hypothesis"], row["gold_label"]) for row in records]
+    assert read_nli(KLUE / "klue-nli-v1.1_dev.json") == expected
+
+
 @pytest.mark.skipif(not CORPORA.exists(), reason="no KorNLI and KorSTS beside the checkout")
 def test_korsts_and_kornli():
     counts = {name: len(read_sts(CORPORA / "KorSTS" / f"sts-{name}.tsv")[2]) for name in ("train", "dev", "test")}
     assert counts == {"train": 5749, "dev": 1500, "test": 1379}
     counts = {name: len(read_nli(CORPORA / "KorNLI" / f"xnli.{name}.ko.tsv")) for name in ("dev", "test")}
     assert counts == {"dev": 2490, "test": 5010}
-    assert read_examples(CORPORA / "KorSTS" / "sts-dev.tsv") == sts_examples(CORPORA / "KorSTS" / "sts-dev.tsv")
+    first, second, labels = read_sts(CORPORA / "KorSTS" / "sts-dev.tsv")
+    assert read_examples(CORPORA / "KorSTS" / "sts-dev.tsv") == list(map(Example, zip(first, second, strict=True), labels))
