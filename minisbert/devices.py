@@ -1,8 +1,18 @@
 """What depends on the device: whether it works, how much it takes at a time, and how it says that it is full."""
 
+import functools
+import os
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+
+import numpy as np
+import numpy.typing as npt
 import torch
+from torch import Tensor
 
 from minisbert.errors import InputError
+
+Rows = npt.NDArray[np.int64]
 
 
 def usable_device(device: str | torch.device | None) -> torch.device:
@@ -37,3 +47,52 @@ def is_out_of_memory(error: Exception) -> bool:
     """Whether this error says that memory is short."""
     # The allocator of the CPU raises a plain RuntimeError.
     return isinstance(error, torch.OutOfMemoryError | MemoryError) or "DefaultCPUAllocator" in str(error)
+
+
+def halved_when_full(compute: Callable[[Rows], Tensor], batches: Sequence[Rows]) -> Iterator[tuple[Rows, Tensor]]:
+    """Compute batch by batch. One that does not fit into the memory is halved until it does.
+
+    Args:
+        compute: takes the indices of the rows of a batch and gives their outputs.
+        batches: the indices of the rows of each, (B,).
+
+    Yields:
+        The rows of a batch and their outputs.
+
+    Raises:
+        InputError: the memory does not suffice for one row alone; the error names it.
+    """
+    todo = list(reversed(batches))  # the next one is at the end
+    halved = False
+    finished: tuple[Rows, Tensor] | None = None
+    while todo:
+        rows = todo.pop()
+        try:
+            outputs = compute(rows)
+        except RuntimeError as error:
+            if not is_out_of_memory(error):
+                raise
+            if len(rows) == 1:
+                raise InputError("out of memory for this text alone; lower the maximal length", row=int(rows[0])) from None
+            if not halved:
+                warnings.warn("out of memory: batches are halved until they fit", stacklevel=4)
+            halved = True
+            todo += np.array_split(rows, 2)
+            continue
+        # A GPU computes this batch while the one before is copied out by the caller.
+        if finished is not None:
+            yield finished
+        finished = rows, outputs
+    if finished is not None:
+        yield finished
+
+
+@functools.cache
+def keep_working_after_fork() -> None:
+    """Let processes made by fork compute with one thread.
+
+    They are copies of this one in which torch's other threads do not live on: the first large product would wait for them
+    forever. (With the start method "spawn" there is no such limit.)
+    """
+    if hasattr(os, "register_at_fork"):
+        os.register_at_fork(after_in_child=functools.partial(torch.set_num_threads, 1))

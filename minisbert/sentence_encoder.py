@@ -10,7 +10,7 @@ import hashlib
 import os
 import time
 import warnings
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -21,7 +21,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from minisbert.devices import batch_budget, is_out_of_memory, usable_device
+from minisbert.devices import batch_budget, halved_when_full, is_out_of_memory, keep_working_after_fork, usable_device
 from minisbert.errors import InputError, NonFiniteError
 from minisbert.models.config import EncoderConfig
 from minisbert.models.pooling import Normalize, Pooling
@@ -32,9 +32,17 @@ from minisbert.storage import hub
 from minisbert.storage.folder import ModelFolder, read_folder, write_folder
 from minisbert.storage.weights import load_checkpoint, save_checkpoint
 from minisbert.text.batching import Rows, plan_batches
-from minisbert.text.tokenizer import TokenizedTexts, Tokenizer
+from minisbert.text.tokenizer import TokenizedTexts, Tokenizer, as_texts
 from minisbert.text.tokenizer_files import build_tokenizer, check_max_seq_length
 
+# What else `SentenceTransformer.encode` takes: the values that have a meaning here, and what to do instead of others.
+REFERENCE_OPTIONS: dict[str, tuple[list[Any], str]] = {
+    "device": ([None], "move the model with model.to(device)"),
+    "output_value": (["sentence_embedding", "token_embeddings"], "choose one of the two kinds"),
+    "precision": ([None, "float32"], "encode.py --precision saves shorter numbers"),
+    "pool": ([None], "one process encodes; start several with torchrun"),
+    "chunk_size": ([None], "name the most rows of a batch with batch_size"),
+}
 DTYPE_NAMES = {torch.float64: "float64", torch.float32: "float32", torch.bfloat16: "bfloat16", torch.float16: "float16"}
 
 
@@ -53,6 +61,12 @@ class EncodeReport:
 class SentenceEncoder(nn.Module):
     """Maps texts to vectors whose cosine says how similar the texts are in meaning."""
 
+    def __new__(cls, *parts: Any, **named_parts: Any) -> "SentenceEncoder":
+        """Refuse a path, which the classes of other libraries are made with."""
+        if len(parts) + len(named_parts) == 1:
+            raise TypeError("a model is loaded with SentenceEncoder.from_pretrained(folder, or name on the Hub)")
+        return super().__new__(cls)
+
     def __init__(self, encoder: nn.Module, pooling: Pooling, tokenizer: Tokenizer, folder: ModelFolder) -> None:
         super().__init__()
         self.encoder = encoder
@@ -68,7 +82,7 @@ class SentenceEncoder(nn.Module):
         source: str | os.PathLike[str],
         revision: str | None = None,
         device: str | torch.device | None = None,
-        dtype: torch.dtype | None = None,
+        dtype: torch.dtype | str | None = None,
         max_seq_length: int | None = None,
         token: str | bool | None = None,
         local_files_only: bool = False,
@@ -80,7 +94,7 @@ class SentenceEncoder(nn.Module):
             source: a folder, "owner/name" or "owner/name@revision" on the Hugging Face Hub.
             revision: branch, tag or commit on the Hub.
             device: None = "cuda" if there is one, else "cpu".
-            dtype: of the parameters; None = float32.
+            dtype: of the parameters, or its name; None = float32.
             max_seq_length: texts are cut to this number of tokens; None = what the folder says.
             token: for private and gated models; None = the one that the machine is logged in with.
             local_files_only: open no connection.
@@ -91,7 +105,7 @@ class SentenceEncoder(nn.Module):
             HubError: the Hub does not deliver.
             InputError: `max_seq_length`, `dtype` or `device` is impossible, or `revision` is given for a folder or twice.
         """
-        dtype = dtype or torch.float32
+        dtype = next((each for each, name in DTYPE_NAMES.items() if dtype in (each, name)), dtype or torch.float32)
         if dtype not in DTYPE_NAMES:
             raise InputError(f"dtype must be one of {', '.join(DTYPE_NAMES.values())}, found {dtype}")
         device = usable_device(device)
@@ -114,11 +128,12 @@ class SentenceEncoder(nn.Module):
 
     @property
     def max_seq_length(self) -> int:
-        """Texts are cut to this number of tokens, special tokens included; it can be set."""
+        """Texts are cut to this number of tokens, special tokens included; it can be set: None = as many as the model can."""
         return self.tokenizer.max_seq_length
 
     @max_seq_length.setter
-    def max_seq_length(self, length: int) -> None:
+    def max_seq_length(self, length: int | None) -> None:
+        length = self.longest_text if length is None else length
         check_max_seq_length(length, self.config)
         self.tokenizer.max_seq_length = length
 
@@ -136,6 +151,28 @@ class SentenceEncoder(nn.Module):
     def embedding_dimension(self) -> int:
         """D, the length of a vector."""
         return self.config.width
+
+    def get_sentence_embedding_dimension(self) -> int:
+        """The same, by its name in sentence-transformers."""
+        return self.embedding_dimension
+
+    @property
+    def prompts(self) -> dict[str, str]:
+        """What the model wants to be put before texts of a kind, such as "query", by name; see `encode`."""
+        return self.folder.prompts
+
+    @property
+    def similarity_fn_name(self) -> str:
+        """The function that `similarity` computes: "cosine", "dot", "euclidean" or "manhattan"."""
+        return self.folder.similarity_fn_name
+
+    @property
+    def model_card_data(self) -> "SentenceEncoder":
+        """What sentence-transformers' evaluators hand their numbers to; see `set_evaluation_metrics`."""
+        return self
+
+    def set_evaluation_metrics(self, *numbers: object) -> None:
+        """Keeps nothing: model cards are written by training/model_card.py."""
 
     @property
     def device(self) -> torch.device:
@@ -167,42 +204,49 @@ class SentenceEncoder(nn.Module):
         sentences: str | Iterable[str],
         *,
         max_tokens_per_batch: int | None = None,
+        batch_size: int | None = None,
         normalize_embeddings: bool = False,
         truncate_dim: int | None = None,
         prompt: str | None = None,
         prompt_name: str | None = None,
         convert_to_tensor: bool = False,
+        convert_to_numpy: bool = True,
         show_progress_bar: bool | None = None,
         on_report: Callable[[EncodeReport], None] | None = None,
+        **reference_options: Any,
     ) -> Any:
         """Turn texts into vectors, in evaluation mode, which the model is left in.
 
         Args:
-            sentences: N texts, or one.
+            sentences: N texts (a list, a column of a table, an iterator), or one.
             max_tokens_per_batch: rows x longest length of a batch; None = a value that suits the device.
+            batch_size: the most rows of a batch; None = as many as those tokens allow.
             normalize_embeddings: scale every vector to length 1.
             truncate_dim: keep the first so many of D columns (for models trained with MatryoshkaLoss).
             prompt: put before every text.
             prompt_name: use the prompt of this name in the model's folder instead.
             convert_to_tensor: return a tensor on the model's device instead of an array.
+            convert_to_numpy: False, without `convert_to_tensor`, returns a list of N tensors.
             show_progress_bar: None = if standard error is a terminal.
             on_report: called once at the end with an `EncodeReport`.
+            reference_options: see REFERENCE_OPTIONS; output_value="token_embeddings" gives the vectors of the tokens, before
+                pooling: for each text a tensor (number of tokens, D), special tokens included.
 
         Returns:
             float32 (N, D); (D,) for a single text; (0, D) for no texts. Row i belongs to text i. An array, or a
             tensor with `convert_to_tensor` (an inference tensor, as in the reference: clone it to train on it).
 
         Raises:
-            TypeError: `sentences` or one of its rows is not text.
+            TypeError: `sentences` or one of its rows is not text, or there is no such option.
             InputError: an option has an impossible value, a text is not valid Unicode, or the memory does not suffice
                 for a text alone.
             NonFiniteError: a vector came out NaN or infinite; the message names the row.
         """
         start = time.perf_counter()
         self.eval()
-        if not isinstance(sentences, Iterable) or isinstance(sentences, bytes | bytearray):
-            raise TypeError(f"sentences must be a text or a list of texts, found {type(sentences).__name__}")
-        texts = [sentences] if isinstance(sentences, str) else list(sentences)
+        keep_working_after_fork()
+        _check_reference_options(reference_options, self.device)
+        texts = as_texts(sentences)
         width = self._width(truncate_dim)
         tokenized = self.tokenizer(texts, self._prompt(prompt, prompt_name))
         if tokenized.not_nfc:
@@ -211,18 +255,42 @@ class SentenceEncoder(nn.Module):
                 "from macOS), which most vocabularies do not know: normalise them first (encode.py --nfc)",
                 stacklevel=3,
             )
+        if reference_options.get("output_value") == "token_embeddings":
+            if normalize_embeddings or truncate_dim:
+                raise InputError("token_embeddings come as they are, without normalize_embeddings and truncate_dim")
+            tokens = self._token_embeddings(tokenized)
+            return tokens[0] if isinstance(sentences, str) else tokens
         embeddings = np.empty((len(texts), width), dtype=np.float32)
-        for rows, vectors in self._encode_batches(tokenized, max_tokens_per_batch, show_progress_bar):
-            vectors = vectors[:, :width]  # (B, width)
-            if normalize_embeddings:
-                vectors = F.normalize(vectors, dim=-1)
-            embeddings[rows] = vectors.cpu().numpy()
+        with progress_bar(len(texts), show_progress_bar) as bar:
+            batches = self._plan(tokenized, max_tokens_per_batch, batch_size)
+            for rows, vectors in halved_when_full(functools.partial(self._compute, self, tokenized), batches):
+                vectors = vectors[:, :width]  # (B, width)
+                if normalize_embeddings:
+                    vectors = F.normalize(vectors, dim=-1)
+                embeddings[rows] = vectors.cpu().numpy()
+                bar.advance(len(rows))
         _check_finite(embeddings)
         if on_report is not None:
             counts = (len(tokenized.ids), tokenized.truncated, tokenized.unknown, tokenized.not_nfc)
             on_report(EncodeReport(len(texts), *counts, time.perf_counter() - start))
         result = embeddings[0] if isinstance(sentences, str) else embeddings
-        return torch.from_numpy(result).to(self.device) if convert_to_tensor else result
+        if convert_to_tensor or not convert_to_numpy:
+            result = torch.from_numpy(result).to(self.device)
+        return result if convert_to_tensor or convert_to_numpy or isinstance(sentences, str) else list(result)
+
+    def encode_query(self, sentences: str | Iterable[str], **options: Any) -> Any:
+        """`encode` with the prompt that the model has for what is searched with, "query", if it has one."""
+        return self.encode(sentences, **self._with_prompt(("query",), options))
+
+    def encode_document(self, sentences: str | Iterable[str], **options: Any) -> Any:
+        """`encode` with the prompt that the model has for what is searched in: "document", "passage" or "corpus"."""
+        return self.encode(sentences, **self._with_prompt(("document", "passage", "corpus"), options))
+
+    def _with_prompt(self, names: Sequence[str], options: dict[str, Any]) -> dict[str, Any]:
+        """The options, with the first of these prompts that the model has, unless they ask for another one."""
+        known = next((name for name in names if name in self.prompts), None)
+        asked = options.get("prompt") is not None or options.get("prompt_name") is not None
+        return options if asked else {**options, "prompt_name": known}
 
     def _width(self, truncate_dim: int | None) -> int:
         if truncate_dim is not None and not 1 <= truncate_dim <= self.embedding_dimension:
@@ -236,45 +304,31 @@ class SentenceEncoder(nn.Module):
         name = prompt_name if prompt_name is not None else self.folder.default_prompt_name
         if name is None:
             return ""
-        if name not in self.folder.prompts:
-            known = ", ".join(self.folder.prompts) or "none"
-            raise InputError(f"the model has no prompt named {name!r}; it has: {known}")
-        return self.folder.prompts[name]
+        if name not in self.prompts:
+            raise InputError(f"the model has no prompt named {name!r}; it has: {', '.join(self.prompts) or 'none'}")
+        return self.prompts[name]
 
-    def _encode_batches(
-        self, texts: TokenizedTexts, max_tokens: int | None, show_progress_bar: bool | None
-    ) -> Iterator[tuple[Rows, Tensor]]:
-        """Encode batch by batch; yields the rows of a batch and their vectors (B, D)."""
+    def _plan(self, texts: TokenizedTexts, max_tokens: int | None = None, max_rows: int | None = None) -> list[Rows]:
+        """Divide the texts into batches that suit the device and the options."""
+        for name, value in (("max_tokens_per_batch", max_tokens), ("batch_size", max_rows)):
+            if value is not None and value < 1:
+                raise InputError(f"{name} must be at least 1, found {value}")
         default_tokens, batch_cost = batch_budget(self.device)
-        if max_tokens is not None and max_tokens < 1:
-            raise InputError(f"max_tokens_per_batch must be at least 1, found {max_tokens}")
-        todo = plan_batches(texts.lengths, max_tokens or default_tokens, batch_cost)[::-1]  # the next one is at the end
-        halved = False
-        finished: tuple[Rows, Tensor] | None = None
-        with progress_bar(len(texts.ends), show_progress_bar) as bar:
-            while todo:
-                rows = todo.pop()
-                input_ids, mask = self.tokenizer.pad(texts, rows)
-                try:
-                    vectors = self(input_ids.to(self.device), None if mask is None else mask.to(self.device))
-                except RuntimeError as error:
-                    if not is_out_of_memory(error):
-                        raise
-                    if len(rows) == 1:
-                        message = f"out of memory for {input_ids.shape[1]} tokens; lower the maximal length"
-                        raise InputError(message, row=int(rows[0])) from None
-                    if not halved:
-                        warnings.warn("out of memory: batches are halved until they fit", stacklevel=4)
-                    halved = True
-                    todo += np.array_split(rows, 2)
-                    continue
-                # A GPU computes this batch while the one before is copied out by the caller.
-                if finished is not None:
-                    yield finished
-                finished = rows, vectors
-                bar.advance(len(rows))
-            if finished is not None:
-                yield finished
+        return plan_batches(texts.lengths, max_tokens or default_tokens, batch_cost, max_rows)
+
+    def _token_embeddings(self, texts: TokenizedTexts) -> list[Tensor]:
+        """For each text the encoder's vectors of its tokens, special ones included: (number of tokens, D)."""
+        result = [torch.empty(0)] * len(texts.ends)
+        for rows, vectors in halved_when_full(functools.partial(self._compute, self.encoder, texts), self._plan(texts)):
+            for row, vector in zip(rows, vectors.float().cpu(), strict=True):  # (T, D)
+                result[row] = vector[: texts.lengths[row]]
+        return result
+
+    def _compute(self, module: nn.Module, texts: TokenizedTexts, rows: Rows) -> Tensor:
+        """What a module, the whole model or its encoder, makes of some of the texts: (B, D) or (B, T, D)."""
+        input_ids, mask = self.tokenizer.pad(texts, rows)
+        vectors: Tensor = module(input_ids.to(self.device), None if mask is None else mask.to(self.device))
+        return vectors
 
     def similarity(self, a: npt.ArrayLike | Tensor, b: npt.ArrayLike | Tensor) -> Tensor:
         """Compare every vector of `a`, (N, D) or (D,), with every vector of `b`, (M, D) or (D,): (N, M) on the CPU.
@@ -317,6 +371,16 @@ class SentenceEncoder(nn.Module):
         names, pooler = architecture.tensor_names, self.pooler_weights
         write_weights = functools.partial(save_checkpoint, encoder=self.encoder, tensor_names=names, pooler_weights=pooler)
         write_folder(Path(folder), contents, self.embedding_dimension, write_weights)
+
+
+def _check_reference_options(options: dict[str, Any], device: torch.device) -> None:
+    """Refuse by name what is not supported."""
+    for name, value in options.items():
+        if name not in REFERENCE_OPTIONS:
+            raise TypeError(f"encode has no option {name!r}")
+        supported, instead = REFERENCE_OPTIONS[name]
+        if value not in supported and (name != "device" or torch.device(value) != device):
+            raise InputError(f"encode does not support {name}={value!r}: {instead}")
 
 
 def _check_finite(embeddings: npt.NDArray[np.float32]) -> None:

@@ -30,13 +30,16 @@ import numpy.typing as npt
 Rows = npt.NDArray[np.int64]
 
 
-def plan_batches(lengths: Sequence[int] | npt.NDArray[np.integer], max_tokens: int, batch_cost: int) -> list[Rows]:
+def plan_batches(
+    lengths: Sequence[int] | npt.NDArray[np.integer], max_tokens: int, batch_cost: int, max_rows: int | None = None
+) -> list[Rows]:
     """Divide texts into batches of similar length.
 
     Args:
         lengths: number of tokens of each text, at least 1.
         max_tokens: the largest rows x longest length of a batch; a single longer text is a batch of its own.
         batch_cost: what one more batch costs, in tokens.
+        max_rows: the most texts of a batch; None = as many as `max_tokens` allows.
 
     Returns:
         For each batch the int64 indices of its texts, shortest first inside; the batch of the longest texts comes
@@ -51,6 +54,7 @@ def plan_batches(lengths: Sequence[int] | npt.NDArray[np.integer], max_tokens: i
     widths, counts = np.unique(lengths, return_counts=True)
     ends = np.cumsum(counts)
     begins = ends - counts
+    most_rows = np.clip(max_tokens // widths, 1, max_rows)  # of a batch, by its longest text
 
     # The best cuts for the first j lengths are one last group, of the lengths start[j] to j - 1, behind the best cuts for
     # what comes before it; least[j] is their cost. So all starts are tried for each j, from the shortest length upwards.
@@ -59,7 +63,7 @@ def plan_batches(lengths: Sequence[int] | npt.NDArray[np.integer], max_tokens: i
     for j in range(1, len(widths) + 1):
         width = widths[j - 1]
         rows = ends[j - 1] - begins[:j]  # of a group that starts at length 0, 1, ..., j - 1
-        batches = -(-rows // max(1, max_tokens // width))
+        batches = -(-rows // most_rows[j - 1])
         costs = least[:j] + rows * width + batches * batch_cost
         start[j] = np.argmin(costs)
         least[j] = costs[start[j]]
@@ -69,7 +73,6 @@ def plan_batches(lengths: Sequence[int] | npt.NDArray[np.integer], max_tokens: i
     while j > 0:
         i = start[j]
         group = order[begins[i] : ends[j - 1]]
-        most_rows = max(1, max_tokens // int(widths[j - 1]))
-        plan.extend(reversed(np.array_split(group, -(-len(group) // most_rows))))
+        plan.extend(reversed(np.array_split(group, -(-len(group) // most_rows[j - 1]))))
         j = i
     return plan

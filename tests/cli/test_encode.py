@@ -444,7 +444,7 @@ def test_E13_too_little_memory_for_one_text_is_one_line(run, monkeypatch):
     code, _, err = run("밥", "-o", "a.npy")
     assert code == 2
     assert is_one_line(err)
-    assert "row 0: out of memory for 3 tokens" in err
+    assert "row 0: out of memory for this text alone" in err
     assert left_in(".") == []
 
 
