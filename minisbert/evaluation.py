@@ -12,6 +12,7 @@ Data: Ham et al. 2020, "KorNLI and KorSTS". Axis letters: see models/layers.py.
 """
 
 import math
+import warnings
 from collections.abc import Sequence
 from typing import Any, Protocol
 
@@ -90,7 +91,14 @@ class EmbeddingSimilarityEvaluator:
             )
         self.sentences1 = list(sentences1)
         self.sentences2 = list(sentences2)
-        self.scores = list(scores)
+        try:
+            self.scores = np.array(scores, dtype=np.float64)  # (N,)
+        except (TypeError, ValueError):
+            raise InputError("every score must be a number") from None
+        if not np.isfinite(self.scores).all():
+            raise InputError("every score must be a finite number")
+        if np.ptp(self.scores) == 0:
+            warnings.warn(f"all {len(scores)} scores are {self.scores[0]:g}: nothing correlates with a constant", stacklevel=2)
         self.name = name
         self.show_progress_bar = show_progress_bar  # None = on a terminal
         prefix = f"{name}_" if name else ""

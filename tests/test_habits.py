@@ -1,6 +1,7 @@
 """Proves that what people are used to from other libraries works here too, or says by name what to do instead."""
 
 import copy
+import json
 import multiprocessing
 
 import numpy as np
@@ -9,6 +10,8 @@ import torch
 
 from minisbert import SentenceEncoder
 from minisbert.errors import InputError
+from minisbert.evaluation import EmbeddingSimilarityEvaluator
+from minisbert.training import Batch, CosineSimilarityLoss, Objective, Plan, fit
 from tests.model_files import edit_json
 from tests.tiny import SENTENCES, tiny_folder, tiny_model
 
@@ -152,6 +155,28 @@ def test_small_questions_have_the_answers_of_sentence_transformers():
     model = tiny_model()
     assert model.get_sentence_embedding_dimension() == model.embedding_dimension == 24
     assert model.similarity_fn_name == "cosine"
+
+
+def test_the_evaluator_ranks_numbers():
+    numbers = EmbeddingSimilarityEvaluator(SENTENCES[:3], SENTENCES[3:], [9, 10, 11])(tiny_model())
+    texts = EmbeddingSimilarityEvaluator(SENTENCES[:3], SENTENCES[3:], ["9", "10", "11"])(tiny_model())
+    assert numbers == texts  # as texts, "10" < "11" < "9"
+    for bad in (["밥", "1", "2"], [None, 1, 2], [float("nan"), 1, 2]):
+        with pytest.raises(InputError, match="every score must be a"):
+            EmbeddingSimilarityEvaluator(SENTENCES[:3], SENTENCES[3:], bad)
+    with pytest.warns(UserWarning, match="all 3 scores are 5: nothing correlates with a constant"):
+        EmbeddingSimilarityEvaluator(SENTENCES[:3], SENTENCES[3:], [5, 5, 5])
+
+
+def test_a_plan_takes_numbers_of_numpy():
+    plan = Plan(epochs=np.int64(2), learning_rate=np.float32(0.5))
+    assert json.dumps(plan.settings()) == json.dumps(Plan(epochs=2, learning_rate=0.5).settings())
+
+
+def test_half_precision_is_not_trained():
+    model = tiny_model().bfloat16()
+    with pytest.raises(InputError, match=r"a model in torch\.bfloat16 loses small updates; load it in float32"):
+        fit(model, [Objective([Batch((["밥"], ["빵"]), [1.0])], CosineSimilarityLoss())], Plan(epochs=1))
 
 
 def _encode_in_child(model, connection):

@@ -73,6 +73,9 @@ class Plan:
     def __post_init__(self) -> None:
         for field, rule, kind in _table(self):
             value = getattr(self, field.name)
+            if hasattr(value, "item"):  # a number of numpy or torch: in Python's own form it can be written down
+                value = value.item()
+                object.__setattr__(self, field.name, value)
             if value is not None or field.default is not None:
                 _check(rule, kind, value, field.name)
         if self.warmup_steps and self.warmup_ratio is not None:
