@@ -1,0 +1,129 @@
+"""Groups of texts that are alike.
+
+A row and all rows whose cosine with it is at least the threshold are a group around it. The largest group is taken first, and
+its rows are taken out of all others. Two rows of a group may be less alike than the threshold: both are near its centre.
+
+Checked against sentence-transformers 6.2.0, `util.community_detection`, which keeps all groups at a time: N² numbers if all
+texts are alike. Here the rows are counted first, and groups are found again, largest first, for rows that are still free.
+"""
+
+from collections.abc import Iterator
+
+import numpy as np
+import numpy.typing as npt
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from minisbert.errors import InputError
+from minisbert.search.nearest import ROUNDING, Vectors, as_rows, blocks, exact_scores, finite_lengths
+from minisbert.search.pairs import check_threshold
+
+ROWS_AT_ONCE = 4096  # compared with as many
+SCORES_AT_ONCE = 1 << 22  # if all are alike, each of them becomes a pair of row numbers
+CENTRES_AT_ONCE, MEMBERS_AT_ONCE = 256, 1 << 20  # groups that are found at a time, and what they may hold together
+
+
+@torch.inference_mode()
+def community_detection(
+    embeddings: npt.ArrayLike | Vectors,
+    threshold: float = 0.75,
+    min_community_size: int = 2,
+    *,
+    batch_size: int = ROWS_AT_ONCE,
+) -> list[list[int]]:
+    """Find groups of rows that are alike; no row is in two of them.
+
+    Args:
+        embeddings: (N, D); an array, also one that is mapped from a file, or a tensor.
+        threshold: cosine that a row must have with the centre of its group, -1 to 1.
+        min_community_size: smaller groups are left out.
+        batch_size: rows that are compared at a time; results do not depend on it.
+
+    Returns:
+        Lists of row numbers, largest first: the centre, then the others, those nearest to the centre first.
+
+    Raises:
+        InputError: an argument has an impossible value.
+        NonFiniteError: a vector is NaN or infinite; the message names its row.
+
+    >>> community_detection([[1.0, 0.0], [0.0, 1.0], [0.9, 0.1], [1.0, 0.1]], threshold=0.9)
+    [[0, 3, 2]]
+    """
+    check_threshold(threshold)
+    if min_community_size < 1:
+        raise InputError(f"a group has at least 1 row, found {min_community_size}")
+    vectors = as_rows(embeddings)
+    sizes = _sizes(vectors, threshold, batch_size)
+    order = np.argsort(-sizes, kind="stable")  # (N,), of equal sizes the smaller row first
+    order = order[sizes[order] >= min_community_size]
+    taken = np.zeros(vectors.shape[0], dtype=bool)
+    groups = []
+    while len(order := order[~taken[order]]):
+        at_once = max(1, int(np.searchsorted(sizes[order[:CENTRES_AT_ONCE]].cumsum(), MEMBERS_AT_ONCE)))
+        centres, order = order[:at_once], order[at_once:]
+        for centre, members in zip(centres.tolist(), _members(vectors, centres, threshold, batch_size, taken), strict=True):
+            members = members[~taken[members]]
+            if not taken[centre] and len(members) >= min_community_size:
+                groups.append([centre, *members[members != centre].tolist()])
+                taken[groups[-1]] = True
+    return sorted(groups, key=len, reverse=True)
+
+
+def _sizes(embeddings: Vectors, threshold: float, batch_size: int) -> npt.NDArray[np.int64]:
+    """How many rows, itself included, are alike to each row: (N,). Each pair of blocks is compared once."""
+    count = embeddings.shape[0]
+    sizes = np.zeros(count, dtype=np.int64)
+    device = embeddings.device if isinstance(embeddings, Tensor) else "cpu"
+    for begin in range(0, count, batch_size):
+        rows = _unit(next(blocks(embeddings, batch_size, device, begin)), begin)
+        for other, block in zip(range(begin, count, batch_size), blocks(embeddings, batch_size, device, begin), strict=True):
+            for offset, i, j in _alike(rows, rows if other == begin else _unit(block, other), threshold):
+                sizes[begin : begin + len(rows)] += np.bincount(i + offset, minlength=len(rows))
+                if other > begin:
+                    sizes[other : other + len(block)] += np.bincount(j, minlength=len(block))
+    return sizes
+
+
+def _members(
+    embeddings: Vectors, centres: npt.NDArray[np.int64], threshold: float, batch_size: int, taken: npt.NDArray[np.bool_]
+) -> list[npt.NDArray[np.int64]]:
+    """For each centre the rows that are alike to it and not taken, nearest first."""
+    device = embeddings.device if isinstance(embeddings, Tensor) else "cpu"
+    vectors = torch.cat([next(blocks(embeddings, 1, device, centre, centre + 1)) for centre in centres.tolist()])
+    vectors = F.normalize(vectors, dim=-1)
+    found = []
+    for number, block in enumerate(blocks(embeddings, batch_size, device)):
+        begin = number * batch_size
+        block = F.normalize(block, dim=-1)
+        for offset, i, j in _alike(vectors, block, threshold):
+            free = ~taken[begin + j]
+            i, j = i[free] + offset, j[free]
+            scores = exact_scores(vectors, block, torch.from_numpy(i).to(device), torch.from_numpy(j).to(device))
+            found.append((i, begin + j, scores.numpy()))
+    centre, members, cosine = (np.concatenate(parts) for parts in zip(*found, strict=True))
+    members = members[np.lexsort((members, -cosine, centre))]
+    return np.split(members, np.bincount(centre, minlength=len(centres)).cumsum()[:-1])
+
+
+def _alike(a: Tensor, b: Tensor, threshold: float) -> Iterator[tuple[int, npt.NDArray[np.int64], npt.NDArray[np.int64]]]:
+    """The pairs of a row of `a` and a row of `b`, vectors of length 1, that are alike: some rows of `a` at a time.
+
+    Yields the number of the first of these rows, and for each pair the row of `a`, counted from it, and the row of `b`.
+    """
+    at_once = max(1, SCORES_AT_ONCE // max(1, len(b)))
+    for offset in range(0, len(a), at_once):
+        rows = a[offset : offset + at_once]
+        scores = rows @ b.T
+        i, j = (scores >= threshold - ROUNDING).nonzero(as_tuple=True)
+        unsure = (scores[i, j] < threshold + ROUNDING).nonzero()[:, 0]
+        unlike = unsure[(exact_scores(rows, b, i[unsure], j[unsure]) < threshold).to(unsure.device)]
+        alike = torch.ones(len(i), dtype=torch.bool, device=i.device)
+        alike[unlike] = False
+        yield offset, i[alike].cpu().numpy(), j[alike].cpu().numpy()
+
+
+def _unit(block: Tensor, first_row: int) -> Tensor:
+    """The vectors with length 1; a `NonFiniteError` if one is NaN or infinite."""
+    finite_lengths(block, "row", first_row)
+    return F.normalize(block, dim=-1)
