@@ -74,6 +74,28 @@ def similarity_pairwise(a: npt.ArrayLike | Tensor, b: npt.ArrayLike | Tensor, fu
     raise _unknown(function)
 
 
+def cosine_by_tokens(a: Tensor, b: Tensor) -> Tensor:
+    """Divide the cosine of two texts among the pairs of their tokens, exactly.
+
+    The vector of a text is a sum over its tokens, a = a_1 + a_2 + ... (with mean pooling, a_i is token i divided by the number
+    of tokens), so their product is a sum over pairs:
+
+        cos(a, b) = a · b / (|a| |b|) = sum over i and j of  a_i · b_j / (|a| |b|)
+
+    Args:
+        a: (S, D) floating point, what each token of the first text gives to its vector, see `tour.token_parts`.
+        b: (T, D), the same of the second text.
+
+    Returns:
+        (S, T); all of it sums up to the cosine, row i to what token i of the first text adds to it.
+
+    >>> cosine_by_tokens(torch.tensor([[3.0, 0.0], [0.0, 4.0]]), torch.tensor([[2.0, 0.0]]))  # (3, 4) and (2, 0)
+    tensor([[0.6000],
+            [0.0000]])
+    """
+    return a @ b.T / (a.sum(0).norm() * b.sum(0).norm())
+
+
 def _unknown(function: str) -> ValueError:
     return ValueError(f"similarity function must be one of {', '.join(SIMILARITY_FUNCTIONS)}, found {function!r}")
 

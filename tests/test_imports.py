@@ -15,6 +15,7 @@ MODULES = {".".join(path.relative_to(ROOT).with_suffix("").parts) for path in SC
 FLOORS = """
     encode train
     cli
+    tour
     training search
     sentence_encoder
     text storage distributed

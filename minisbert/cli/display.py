@@ -9,6 +9,7 @@ import numpy.typing as npt
 RESET = "\x1b[0m"
 # Backgrounds of the 256-colour palette for similarities from 0 to 1 in tenths; black text stays legible on all.
 COLOURS = (255, 254, 253, 230, 229, 228, 222, 216, 210, 204, 203)
+Cell = tuple[str, int | None]  # what it says, and its shade, an index of COLOURS; None = no colour
 
 
 def columns(text: str) -> int:
@@ -59,12 +60,36 @@ def similarity_grid(similarities: npt.NDArray[np.floating], texts: Sequence[str]
     """The (N, N) similarities, a text and its row per line; the text gets what the row leaves free of the terminal's width."""
     longest = max(columns(text[:width]) for text in texts)
     cell = max(len(f"{value: .2f}") for value in similarities.flat) + 1  # distances may have many digits
-    label = max(10, min(longest, width - cell * len(texts) - 6))
-    lines = [" " * (label + 6) + "".join(f"{number:{cell}}" for number in range(1, len(texts) + 1))]
-    for number, (text, row) in enumerate(zip(texts, similarities, strict=True), start=1):
-        cells = [f"{value:{cell}.2f}" for value in row]
-        if colour:
-            shades = [COLOURS[round(10 * min(1.0, max(0.0, value)))] for value in row]
-            cells = [f"\x1b[30;48;5;{shade}m{text}{RESET}" for shade, text in zip(shades, cells, strict=True)]
-        lines.append(f"{number:4}  {clip(text, label)}{''.join(cells)}")
-    return "\n".join(lines)
+    label = max(10, min(longest, width - cell * len(texts) - 6)) + 6
+    names = [f"{number:4}  {text[: 8 * label]}" for number, text in enumerate(texts, start=1)]
+    headings = [str(number) for number in range(1, len(texts) + 1)]
+
+    def shade(value: float) -> int | None:
+        return round(10 * min(1.0, max(0.0, value))) if colour else None
+
+    return "\n".join(
+        grid(names, label, headings, [[(f"{value:.2f}", shade(value)) for value in row] for row in similarities], cell)
+    )
+
+
+def grid(names: Sequence[str], label: int, headings: Sequence[str], cells: Sequence[Sequence[Cell]], cell: int) -> list[str]:
+    """The lines of a table: names in `label` columns of the terminal, then cells in `cell` columns each, set to the right."""
+    lines = [" " * label + "".join(right(heading, cell) for heading in headings)]
+    for name, row in zip(names, cells, strict=True):
+        texts = [
+            right(text, cell) if shade is None else f"\x1b[30;48;5;{COLOURS[shade]}m{right(text, cell)}{RESET}"
+            for text, shade in row
+        ]
+        lines.append(left_to_right(clip(name, label)) + "".join(texts))
+    return [line.rstrip() for line in lines]
+
+
+def right(text: str, width: int) -> str:
+    """Make a text exactly `width` columns wide, at the right, with at least one space before it."""
+    text = clip(text, width - 1).rstrip()
+    return " " * (width - columns(text)) + left_to_right(text)
+
+
+def left_to_right(text: str) -> str:
+    """End Hebrew or Arabic with a mark without width, so that numbers behind it are not drawn in its direction."""
+    return text + "\u200e" if any(unicodedata.bidirectional(character) in ("R", "AL") for character in text) else text
