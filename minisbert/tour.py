@@ -100,14 +100,13 @@ class Recording(TorchFunctionMode):
 class Sentence:
     """A text on its way through a model, which is in evaluation mode: tokens, what was recorded, and the vector.
 
-    The text is put into Unicode normal form C. `prompt` and `prompt_name` are as in `SentenceEncoder.encode`.
+    `prompt` and `prompt_name` are as in `SentenceEncoder.encode`.
     """
 
     def __init__(self, model: SentenceEncoder, text: str, prompt: str | None = None, prompt_name: str | None = None) -> None:
         check_unicode(text, "text")
         self.encoder: Any = model.encoder
-        self.given = text
-        self.text = model._prompt(prompt, prompt_name) + unicodedata.normalize("NFC", text)
+        self.text = model._prompt(prompt, prompt_name) + text
         self.tokenized = model.tokenizer([self.text])
         self.names = token_names(model.tokenizer, self.text, self.tokenized.ids)
         input_ids, _ = model.tokenizer.pad(self.tokenized, [0])  # (1, T)
@@ -173,12 +172,12 @@ def tour(model: SentenceEncoder, texts: Sequence[str], layer: int = 1, head: int
         raise InputError(f"a tour takes one text or two, found {len(texts)}")
     _check_number("layer", layer, model.config.layers)
     model.eval()
-    sentences = [Sentence(model, text) for text in texts]
+    sentences = [Sentence(model, unicodedata.normalize("NFC", text)) for text in texts]
     first, block = sentences[0], sentences[0].encoder.layers[layer - 1]
     _check_number("head", head, first.recording.attentions[layer - 1][0].shape[1])
     shown = _head(first, block, layer, head)
     steps = [
-        *_text_to_tokens(model, sentences),
+        *_text_to_tokens(model, texts, sentences),
         _embeddings(first),
         _scores(first, shown),
         *_mixture(first, shown),
@@ -196,12 +195,18 @@ def _check_number(name: str, number: int, most: int) -> None:
         raise InputError(f"{name} must be from 1 to {most} in this model, found {number}")
 
 
-def _text_to_tokens(model: SentenceEncoder, sentences: Sequence[Sentence]) -> list[Step]:
+def _text_to_tokens(model: SentenceEncoder, texts: Sequence[str], sentences: Sequence[Sentence]) -> list[Step]:
     counts = [
-        [len(each.given), len(each.text), len(each.names), each.tokenized.unknown, each.tokenized.truncated]
-        for each in sentences
+        [len(text), len(each.text), len(each.names), each.tokenized.unknown, each.tokenized.truncated]
+        for text, each in zip(texts, sentences, strict=True)
     ]
-    names = ("characters as given", "characters in NFC, with the prompt", "tokens", "of them unknown", "cut off at the end")
+    names = (
+        "characters as given",
+        "characters in NFC, with the prompt",
+        "tokens",
+        "of them unknown",
+        "cut to the longest text: 1 = yes",
+    )
     columns = tuple(f"text {number}" for number in range(1, len(sentences) + 1))
     return [
         Step(

@@ -4,6 +4,7 @@ python encode.py "한 남자가 음식을 먹는다." "한 남자가 빵을 먹�
 python encode.py -m jhgan/ko-sroberta-multitask -i sentences.txt -o vectors.npy
 python encode.py -i sts-test.tsv --text-field sentence1 -o vectors.npy --normalize
 python encode.py --similarity "치타가 들판을 달린다." "치타가 먹이를 쫓는다." "날씨가 춥다."
+python encode.py --why "치타가 들판을 달린다." "치타가 먹이를 쫓는다."
 python encode.py --query "배고픈데 뭐 먹지?" -i sentences.txt --top-k 3
 torchrun --nproc-per-node 2 encode.py -m jhgan/ko-sroberta-multitask -i sentences.txt -o vectors.npy
 
@@ -62,6 +63,7 @@ def main(argv: Sequence[str] | None = None, prog: str = "encode.py") -> int:
     prompt.add_argument("--prompt-name", metavar="NAME", help="put the model's prompt of this name before every text")
     add("--nfc", action="store_true", help="compose decomposed Hangul first (texts and file names from macOS)")
     add("--similarity", action="store_true", help="print the N x N similarity matrix instead of vectors")
+    add("--why", action="store_true", help="print which tokens make the cosine of two texts; with --similarity, that first")
     add("--query", metavar="TEXT", help="print the texts most similar to TEXT instead of vectors")
     add("--top-k", type=int, default=5, metavar="K", help="how many texts --query prints (default: 5)")
     add("--quiet", action="store_true", help="no report, no progress bar")
@@ -101,8 +103,8 @@ def check_usage(args: argparse.Namespace) -> None:
     from_standard_input = not args.texts and args.input in (None, "-")
     if from_standard_input and (sys.stdin is None or (args.input is None and sys.stdin.isatty())):
         raise InputError("nothing to encode: give texts, or --input FILE (see --help)")
-    if sum((args.similarity, args.query is not None, args.output is not None)) > 1:
-        raise InputError("choose one of --output, --similarity and --query")
+    if sum((args.similarity or args.why, args.query is not None, args.output is not None)) > 1:
+        raise InputError("choose one of --output, --similarity (or --why) and --query")
     if "LOCAL_RANK" in os.environ and (args.resume or from_standard_input):
         raise InputError("--resume and standard input are for one process; run it without torchrun")
     if args.resume and args.output in (None, "-"):

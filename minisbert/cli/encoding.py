@@ -63,9 +63,15 @@ def encode_texts(args: argparse.Namespace, texts: Iterator[str], say: Say) -> No
         encoder = BlockEncoder(load_model(args, device), options)
         if args.query is not None:
             print_most_similar(encoder, texts, compose(args.query), args.top_k, say)
-        elif args.similarity:
+        elif args.similarity or args.why:
             rows = list(texts)
-            print_similarities(encoder, rows, encoder(rows))
+            if args.why and len(rows) != 2:
+                raise InputError(f"--why is for two texts, found {len(rows)}")
+            vectors = encoder(rows)
+            if args.similarity:
+                print_similarities(encoder, rows, vectors)
+            if args.why:
+                print_why(encoder, rows, vectors.shape[1])
         elif args.output is None and sys.stdout.isatty():
             rows = list(texts)
             vectors = encoder(rows)
@@ -231,3 +237,19 @@ def print_similarities(encoder: BlockEncoder, texts: list[str], vectors: npt.NDA
     for begin in range(0, len(texts), SIMILARITY_ROWS_AT_ONCE):
         for row in encoder.model.similarity(vectors[begin : begin + SIMILARITY_ROWS_AT_ONCE], vectors).tolist():
             print("\t".join(f"{value:.4f}" for value in row))
+
+
+def print_why(encoder: BlockEncoder, texts: list[str], width: int) -> None:
+    """Print which tokens make the cosine of two texts, of their first `width` columns: a grid, or off a terminal tabs."""
+    from minisbert.cli.tour import table_lines, visible
+    from minisbert.tour import Sentence, why_alike  # it imports training, which encoding does without
+
+    prompts = (encoder.options["prompt"], encoder.options["prompt_name"])
+    first, second = (Sentence(encoder.model, text, *prompts) for text in texts)
+    table = why_alike(first, second, width)
+    if sys.stdout.isatty():
+        print("\n".join(table_lines(table, shutil.get_terminal_size().columns, colour="NO_COLOR" not in os.environ)))
+        return
+    names, headings, cells = visible(table, len(table.rows), len(table.columns))
+    for name, row in (("", headings), *((name, [text for text, _ in row]) for name, row in zip(names, cells, strict=True))):
+        print("\t".join(map(printable, [name, *row])))

@@ -34,6 +34,7 @@ TEXTS = ("한 남자가 음식을 먹는다.", "한 여자가 빵을 먹고 있�
 LEAST_WIDTH = 40  # columns of a terminal
 MOST_ROWS = 20  # of a table
 LONGEST_NAME = 6  # columns of a token's name above a grid
+SHORTEST_LABEL = 10
 FIRST_NUMBERS = 8  # of a vector
 
 
@@ -61,10 +62,13 @@ def run(args: argparse.Namespace, say: Say) -> None:
     if args.html is not None and args.html.suffix.lower() not in (".html", ".htm"):
         raise InputError(f"--html {args.html}: the name must end with .html")
     # They import torch, which --help does without.
+    import torch
+
     from minisbert.cli.tour_page import page
     from minisbert.sentence_encoder import SentenceEncoder
     from minisbert.tour import tour
 
+    torch.set_num_threads(1)  # threads would wait for each other longer than they compute: one sentence is little work
     texts = args.texts or TEXTS
     model = SentenceEncoder.from_pretrained(default_model() if args.model is None else args.model)
     steps = tour(model, texts, args.layer, args.head)
@@ -103,8 +107,10 @@ def bars_lines(bars: "Bars") -> list[str]:
 def table_lines(table: "Table", width: int, colour: bool) -> list[str]:
     """A table as lines for a terminal of so many columns; what does not fit is left out, and "…" stands there."""
     longest = max(map(columns, table.columns))
-    cell = 2 + max(_digits(table), min(longest, LONGEST_NAME) if table.shaded else longest)
-    label = min(max(10, *map(columns, table.rows)), width - 4 * cell)
+    cell = max(_digits(table), min(longest, LONGEST_NAME)) + 1 if table.shaded else max(_digits(table), longest) + 2
+    least = min(4, len(table.columns))  # columns, sums among them, and beside them the start of a name
+    cell = min(cell, (width - SHORTEST_LABEL) // least)
+    label = min(max(SHORTEST_LABEL, *map(columns, table.rows)), width - least * cell)
     names, headings, cells = visible(table, MOST_ROWS, (width - label) // cell - table.sums)
     if not colour:
         cells = [[(text, None) for text, _ in row] for row in cells]
@@ -135,7 +141,10 @@ def visible(table: "Table", most_rows: int, most_columns: int) -> tuple[list[str
         number = numbers[row, column]
         is_sum = row == len(table.rows) or column == len(table.columns)
         coloured = table.shaded and not is_sum and high > low and np.isfinite(number)
-        return format(number, table.form), round((len(COLOURS) - 1) * (number - low) / (high - low)) if coloured else None
+        text = format(number, table.form)
+        if float(text) == 0:
+            text = text.removeprefix("-")
+        return text, round((len(COLOURS) - 1) * (number - low) / (high - low)) if coloured else None
 
     shown_rows = [*_some(len(table.rows), most_rows), *([len(table.rows)] if table.sums else [])]
     shown_columns = [*_some(len(table.columns), most_columns), *([len(table.columns)] if table.sums else [])]

@@ -37,7 +37,7 @@ path { stroke: rgb(var(--heat)); }
 def page(steps: Sequence[Step], texts: Sequence[str]) -> str:
     """The whole page."""
     shades = "".join(
-        f".s{n} {{ background: rgba(var(--heat), {0.9 * n / (len(COLOURS) - 1):.2f}); }}\n" for n in range(len(COLOURS))
+        f".s{n} {{ background: rgba(var(--heat), {0.7 * n / (len(COLOURS) - 1):.2f}); }}\n" for n in range(len(COLOURS))
     )
     quotes = "".join(f"<blockquote dir=auto>{_text(text)}</blockquote>\n" for text in texts)
     return (
