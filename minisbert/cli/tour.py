@@ -35,7 +35,6 @@ LEAST_WIDTH = 40  # columns of a terminal
 MOST_ROWS = 20  # of a table
 LONGEST_NAME = 6  # columns of a token's name above a grid
 SHORTEST_LABEL = 10
-FIRST_NUMBERS = 8  # of a vector
 
 
 def main(argv: Sequence[str] | None = None, prog: str = MODULE) -> int:
@@ -73,8 +72,12 @@ def run(args: argparse.Namespace, say: Say) -> None:
     model = SentenceEncoder.from_pretrained(default_model() if args.model is None else args.model)
     steps = tour(model, texts, args.layer, args.head)
     if args.html is not None:
-        with replacing(args.html) as file:
-            file.write(page(steps, texts).encode("utf-8"))
+        try:
+            with replacing(args.html) as file:
+                file.write(page(steps, texts).encode("utf-8"))
+        except OSError as error:
+            error.filename = None  # of the temporary file, which the user has not heard of
+            raise
         say(f"{args.html}: {len(steps)} steps")
         return
     if isinstance(sys.stdout, io.TextIOWrapper):
@@ -94,13 +97,13 @@ def step_lines(number: int, step: "Step", width: int, colour: bool) -> list[str]
 
     lines = [f"{number}. {step.title}   [{step.where}]", *textwrap.wrap(step.text, width)]
     for part in step.parts:
-        lines += ["", *(bars_lines(part) if isinstance(part, Bars) else table_lines(part, width, colour))]
+        lines += ["", *(bars_lines(part, width) if isinstance(part, Bars) else table_lines(part, width, colour))]
     return lines
 
 
-def bars_lines(bars: "Bars") -> list[str]:
-    """The first numbers of a vector."""
-    numbers = " ".join(f"{number:+.3f}" for number in bars.numbers[:FIRST_NUMBERS])
+def bars_lines(bars: "Bars", width: int) -> list[str]:
+    """The first numbers of a vector, as many as fit."""
+    numbers = " ".join(f"{number:+.3f}" for number in bars.numbers[: (width - 5) // 8])
     return [bars.title, f"[{numbers} ...]"]
 
 
@@ -114,7 +117,7 @@ def table_lines(table: "Table", width: int, colour: bool) -> list[str]:
     names, headings, cells = visible(table, MOST_ROWS, (width - label) // cell - table.sums)
     if not colour:
         cells = [[(text, None) for text, _ in row] for row in cells]
-    return ([table.title] if table.title else []) + grid(names, label, headings, cells, cell)
+    return textwrap.wrap(table.title, width) + grid(names, label, headings, cells, cell)
 
 
 def _digits(table: "Table") -> int:

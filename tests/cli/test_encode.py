@@ -146,6 +146,26 @@ def test_similarity_prints_the_matrix(run, monkeypatch):
     assert matrix[0, 2] == matrix[0, 0] == 1 > matrix[0, 1]
 
 
+@pytest.mark.parametrize("options", [[], ["--prompt", "물 "], ["--truncate-dim", "8"], ["--nfc"]])
+def test_why_divides_the_similarity_among_tokens(run, options):
+    texts = ["밥", unicodedata.normalize("NFD", "한 남자가 빵을 먹는다.")]
+    code, out, _ = run("--similarity", "--why", *options, *texts)
+    assert code == 0
+    first, _, headings, *rows = [line.split("\t") for line in out.splitlines()]
+    cells = np.array([row[1:] for row in rows], dtype=float)
+    assert (len(headings), rows[-1][0]) == (cells.shape[1] + 1, "sum")
+    assert any(name.startswith("[UNK]") for name in headings) == ("--nfc" not in options)
+    assert ("물" in headings) == ("--prompt" in options)
+    assert cells[-1, -1] == pytest.approx(float(first[1]), abs=1e-3)
+    np.testing.assert_allclose(cells[:-1].sum(0), cells[-1], atol=0.01)  # each is rounded
+    assert run("--why", *options, *texts)[1].splitlines() == out.splitlines()[2:]
+
+
+@pytest.mark.parametrize("count", [1, 3])
+def test_why_is_for_two_texts(run, count):
+    assert run("--why", *SENTENCES[:count]) == (2, "", f"encode.py: --why is for two texts, found {count}\n")
+
+
 def test_query_prints_the_best_first_and_the_earlier_of_equals(run, monkeypatch):
     monkeypatch.setattr("minisbert.cli.encoding.ROWS_AT_ONCE", 2)
     code, out, err = run("--query", "밥", "--top-k", "3", "날씨가 춥다.", "밥", "고양이는 물을 마신다.", "밥")
@@ -222,6 +242,7 @@ BAD_USAGE = {
     "--prompt-name query": 2,
     "--similarity --query 밥": 2,
     "--similarity -o a.npy": 2,
+    "--why --query 밥": 2,
     "--resume": 2,
     "--resume -o -": 2,
     "--revision main": 2,  # of a folder
