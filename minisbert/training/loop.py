@@ -2,7 +2,11 @@
 
 That order of things (its `fit`, kept in 6.2.0 as `old_fit`, against which this was checked) is what the published Korean
 models came from, and newer trainers do not repeat it. In each step every objective in turn takes a batch and moves the
-parameters; what happens there is in step.py.
+parameters; what happens there is in step.py. With five batches of one objective and three of another, numbered as they come:
+
+    step    1       2       3   |   4       5       6       an epoch ends when the fewest batches are through
+    NLI     1       2       3   |   4       5       1       the longer one goes on where it was, then starts over
+    STS         1       2     3 |       1       2       3   each has its own AdamW; both move the same parameters
 
 Two things are done differently, with the same result: the texts of a batch are sorted by length and cut into chunks with
 little padding (batching.py), and AdamW is one fused kernel. Under torchrun, every process takes its share of each batch.

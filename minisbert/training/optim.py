@@ -22,7 +22,14 @@ def warmup_linear(step: int, warmup_steps: int, total_steps: int) -> float:
     nearly random; the way up keeps them small. The way down lets the parameters come to rest. The factor counts the
     updates that are done, and before the first update that is 0: it moves nothing, it only fills the moments. With a
     warm-up of 2 in 6 steps and a largest rate of 2e-5, the first three rates are 2e-5 · 0/2 = 0, 2e-5 · 1/2 = 1e-5 and
-    2e-5 · 4/4 = 2e-5.
+    2e-5 · 4/4 = 2e-5:
+
+        2e-5              *
+                                *
+        1e-5        *                 *
+                                            *
+           0  *
+        step  0     1     2     3     4     5
 
     Args:
         step: 0 to total_steps - 1.
