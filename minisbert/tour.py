@@ -140,8 +140,9 @@ def token_parts(pooling: nn.Module, tokens: Tensor) -> Tensor:
         (T, D) float32, or float64 for such input, whose sum over tokens is pooling(tokens).
     """
     tokens = tokens.detach()
-    tokens = tokens.to(pooling(tokens).dtype).requires_grad_()
-    (weights,) = torch.autograd.grad(pooling(tokens).sum(), tokens)  # (1, T, D)
+    with torch.enable_grad():
+        tokens = tokens.to(pooling(tokens).dtype).requires_grad_()
+        (weights,) = torch.autograd.grad(pooling(tokens).sum(), tokens)  # (1, T, D)
     return (weights * tokens).detach()[0]
 
 

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import unicodedata
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -19,6 +20,7 @@ from minisbert.tour import Table
 from tests.tiny import tiny_folder
 
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+README = Path(__file__).resolve().parents[2] / "README.md"
 COLOUR = re.compile(r"\x1b\[[\d;]*m")
 PAIR = ("한 남자가 밥을 먹는다.", "두 아이가 길을 달린다.")
 
@@ -220,6 +222,19 @@ def test_a_browser_draws_the_grids(page, tmp_path, dark):
     picture = tmp_path / "page.png"
     subprocess.run([*command, f"--screenshot={picture}", url], capture_output=True, timeout=120, check=True)
     assert picture.stat().st_size > 10_000
+
+
+def test_the_sample_in_readme_is_of_the_default_model(capsys):
+    readme = README.read_text(encoding="utf-8")
+    command = re.search(r'^\$ python -m minisbert.tour "(.*)" "(.*)"$', readme, re.MULTILINE)
+    sample = readme[command.end() : readme.index("```", command.end())]
+    assert tour.main([*command.groups(), "--width", "90"]) == 0
+    printed = capsys.readouterr().out
+    assert sample.split("\n")[2] in printed
+    for name in ("[CLS]", "한"):
+        row = re.compile(rf"^weights\n.*\n(?:.*\n)*?{re.escape(name)} +(\d.*)$", re.MULTILINE)
+        shown, real = (np.array(row.search(text)[1].split(), float) for text in (sample, printed))
+        np.testing.assert_allclose(shown, real, atol=0.011)
 
 
 def test_default_texts_are_in_normal_form():
