@@ -192,22 +192,18 @@ def tour(model: SentenceEncoder, texts: Sequence[str], layer: int = 1, head: int
 
 
 def _check_number(name: str, number: int, most: int) -> None:
+    """InputError if there is no such layer or head."""
     if not 1 <= number <= most:
         raise InputError(f"{name} must be from 1 to {most} in this model, found {number}")
 
 
 def _text_to_tokens(model: SentenceEncoder, texts: Sequence[str], sentences: Sequence[Sentence]) -> list[Step]:
+    """What was given, and the tokens that it became."""
     counts = [
         [len(text), len(each.text), len(each.names), each.tokenized.unknown, each.tokenized.truncated]
         for text, each in zip(texts, sentences, strict=True)
     ]
-    names = (
-        "characters as given",
-        "characters in NFC, with the prompt",
-        "tokens",
-        "of them unknown",
-        "cut to the longest text: 1 = yes",
-    )
+    names = ("characters as given", "in NFC, with the prompt", "tokens", "of them unknown", "1 = cut at the end")
     columns = tuple(f"text {number}" for number in range(1, len(sentences) + 1))
     return [
         Step(
@@ -231,6 +227,7 @@ def _text_to_tokens(model: SentenceEncoder, texts: Sequence[str], sentences: Seq
 
 
 def _embeddings(sentence: Sentence) -> Step:
+    """What each table adds to a token."""
     embeddings, recording, D = sentence.encoder.embeddings, sentence.recording, sentence.encoder.config.width
     added = {
         # A table that was not asked has given its first row to all tokens: they are of segment 0.
@@ -277,14 +274,12 @@ class Head:
 
     def position_terms(self, rows: Tensor) -> tuple[Tensor, Tensor]:
         """The scaled terms c2p and p2c, (1, 1, T, T) each, by their plain form; rows (T, T) as there."""
-
-        def projected(projection: nn.Module) -> Tensor:
-            return split_heads(projection(self.table), self.attention.heads)[self.number]  # (1, R, K)
-
-        relative_key = projected(self.attention.relative_key or self.attention.key) if "c2p" in self.attention.terms else None
-        relative_query = (
-            projected(self.attention.relative_query or self.attention.query) if "p2c" in self.attention.terms else None
-        )
+        attention = self.attention
+        projections = (attention.relative_key or attention.key, attention.relative_query or attention.query)
+        relative_key, relative_query = (
+            split_heads(projection(self.table), attention.heads)[self.number] if term in attention.terms else None
+            for term, projection in zip(("c2p", "p2c"), projections, strict=True)
+        )  # (1, R, K) each
         return (
             plain_position_scores(self.query, self.key, relative_key, None, rows) * self.scale,
             plain_position_scores(self.query, self.key, None, relative_query, rows) * self.scale,
@@ -309,37 +304,39 @@ def _head(sentence: Sentence, block: Any, layer: int, head: int) -> Head:
 
 
 def _scores(sentence: Sentence, head: Head) -> Step:
+    """How queries and keys become scores: of one part, or of three in DeBERTa."""
+
     def grid(title: str, numbers: Tensor, form: str = ".2f") -> Table:
         T = len(sentence.names)
         return Table(title, sentence.names, sentence.names, _numbers(numbers).reshape(T, T), form, shaded=True)
 
-    content = head.content_scores()
-    if head.bias is None:
-        where = _where(layers.attention)
-        formula, grids = "query · key / sqrt(K)", [grid("scores", content)]
+    content, K = head.content_scores(), head.query.shape[-1]
+    scores = content if head.bias is None else content + head.bias
+    if head.table is None:
+        where, terms, grids = _where(layers.attention), "query · key", [grid("scores", scores)]
     else:
-        where = _where(DisentangledAttention.position_scores)
-        formula = f"(query · key + terms of the distance) / sqrt({1 + len(head.attention.terms)} K)"
+        where, terms = _where(DisentangledAttention.position_scores), "(query · key + terms of the distance)"
         tokens = torch.arange(len(sentence.names), device=content.device)
         rows = table_rows(tokens[:, None] - tokens, sentence.encoder.config)  # (T, T)
         c2p, p2c = head.position_terms(rows)
         grids = [
             grid("content to content: query · key", content),
-            grid("bucket of the distance from row to column", rows - sentence.encoder.config.span, ".0f"),
+            grid("bucket of the distance, row minus column", rows - sentence.encoder.config.span, ".0f"),
             grid("c2p, content to position: query · key of the bucket", c2p),
             grid("p2c, position to content: query of the bucket · key", p2c),
-            grid("scores: the sum of content to content, c2p and p2c", content + head.bias),
+            grid("scores: the sum of content to content, c2p and p2c", scores),
         ]
     return Step(
         f"Queries and keys: {head.place}",
         where,
-        f"Each token asks with its query (row) and is found by its key (column). score = {formula}, K = "
-        f"{head.query.shape[-1]}. The larger the score, the more of the column goes into the row.",
+        f"Each token asks with its query (row) and is found by its key (column). score = {terms} / "
+        f"sqrt({head.scale**-2 / K:.0f} · K), K = {K}. The larger the score, the more of the column goes into the row.",
         (_lengths(sentence, "length", query=head.query, key=head.key), *grids),
     )
 
 
 def _mixture(sentence: Sentence, head: Head) -> list[Step]:
+    """From scores to weights, and from values to what is mixed of them."""
     T = len(sentence.names)
     weights = _numbers(head.weights()).reshape(T, T)
     everything = sentence.recording.outputs[head.attention]
@@ -362,6 +359,7 @@ def _mixture(sentence: Sentence, head: Head) -> list[Step]:
 
 
 def _residuals(sentence: Sentence, block: Any, layer: int) -> list[Step]:
+    """What attention and feed-forward add to what came in."""
     inputs, outputs = sentence.recording.inputs, sentence.recording.outputs
 
     def lengths(before: Tensor, part: nn.Module, norm: nn.Module) -> Table:
@@ -389,6 +387,7 @@ def _residuals(sentence: Sentence, block: Any, layer: int) -> list[Step]:
 
 
 def _layers(sentence: Sentence) -> Step:
+    """How far each layer turns each token."""
     inputs, outputs = sentence.recording.inputs, sentence.recording.outputs
     turns = {
         f"layer {number}": similarity_pairwise(inputs[block][0][0].detach(), outputs[block][0].detach())
@@ -404,6 +403,7 @@ def _layers(sentence: Sentence) -> Step:
 
 
 def _pooling(model: SentenceEncoder, sentences: Sequence[Sentence]) -> list[Step]:
+    """From tokens to the vector."""
     first = sentences[0]
     pooled = first.parts.sum(0)  # (D,)
     shares = first.parts @ pooled / pooled.square().sum()  # (T,)
@@ -414,13 +414,7 @@ def _pooling(model: SentenceEncoder, sentences: Sequence[Sentence]) -> list[Step
             _where(type(model.pooling).forward),
             "All vectors of tokens become one vector of the text. The share says how much of it a token gives, along its "
             "direction; the shares sum up to 1.",
-            (
-                _per_token(
-                    first,
-                    "",
-                    {"length": first.recording.tokens[0].norm(dim=-1), "share": shares},
-                ),
-            ),
+            (_per_token(first, "", {"length": first.recording.tokens[0].norm(dim=-1), "share": shares}),),
         ),
         Step(
             "The vector",
@@ -436,6 +430,7 @@ def _pooling(model: SentenceEncoder, sentences: Sequence[Sentence]) -> list[Step
 
 
 def _cosine(model: SentenceEncoder, first: Sentence, second: Sentence) -> Step:
+    """Which tokens make the cosine."""
     return Step(
         "Why are they alike?",
         _where(cosine_by_tokens),
@@ -504,6 +499,7 @@ def _lengths(sentence: Sentence, title: str, **vectors: Tensor) -> Table:
 
 
 def _numbers(tensor: Tensor) -> Numbers:
+    """For tables."""
     return tensor.detach().double().cpu().numpy()
 
 

@@ -103,6 +103,7 @@ def test_content_and_the_two_terms_of_distance_make_deberta_s_scores(fields):
 
 def test_without_relative_attention_deberta_has_scores_like_bert():
     steps = tour(tiny_model("deberta-v2", relative_attention=False), [FIRST])
+    assert "sqrt(3 · K), K = 12" in steps[3].text  # all terms that are configured count
     assert [part.title for step in steps for part in step.parts if step.title.startswith("Queries")] == ["length", "scores"]
 
 
