@@ -248,7 +248,7 @@ class SentenceEncoder(nn.Module):
         _check_reference_options(reference_options, self.device)
         texts = as_texts(sentences)
         width = self._width(truncate_dim)
-        tokenized = self.tokenizer(texts, self._prompt(prompt, prompt_name))
+        tokenized = self.tokenizer(texts, self.prompt_text(prompt, prompt_name))
         if tokenized.not_nfc:
             warnings.warn(
                 f"{tokenized.not_nfc} of {len(texts)} texts are not in Unicode normal form C (decomposed Hangul, as "
@@ -297,7 +297,7 @@ class SentenceEncoder(nn.Module):
             raise InputError(f"truncate_dim must be from 1 to {self.embedding_dimension}, found {truncate_dim}")
         return truncate_dim or self.embedding_dimension
 
-    def _prompt(self, prompt: str | None, prompt_name: str | None) -> str:
+    def prompt_text(self, prompt: str | None, prompt_name: str | None) -> str:
         """The text to put before every text: as given, by name, or the model's default."""
         if prompt is not None:
             return prompt

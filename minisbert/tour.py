@@ -106,7 +106,7 @@ class Sentence:
     def __init__(self, model: SentenceEncoder, text: str, prompt: str | None = None, prompt_name: str | None = None) -> None:
         check_unicode(text, "text")
         self.encoder: Any = model.encoder
-        self.text = model._prompt(prompt, prompt_name) + text
+        self.text = model.prompt_text(prompt, prompt_name) + text
         self.tokenized = model.tokenizer([self.text])
         self.names = token_names(model.tokenizer, self.text, self.tokenized.ids)
         input_ids, _ = model.tokenizer.pad(self.tokenized, [0])  # (1, T)

@@ -5,7 +5,8 @@ python encode.py -m jhgan/ko-sroberta-multitask -i sentences.txt -o vectors.npy
 python encode.py -i sts-test.tsv --text-field sentence1 -o vectors.npy --normalize
 python encode.py --similarity "치타가 들판을 달린다." "치타가 먹이를 쫓는다." "날씨가 춥다."
 python encode.py --why "치타가 들판을 달린다." "치타가 먹이를 쫓는다."
-python encode.py --query "배고픈데 뭐 먹지?" -i sentences.txt --top-k 3
+python encode.py --query "배고픈데 뭐 먹지?" -i sentences.txt --vectors vectors.npy --top-k 3
+python encode.py -i sentences.txt --duplicates 0.9
 torchrun --nproc-per-node 2 encode.py -m jhgan/ko-sroberta-multitask -i sentences.txt -o vectors.npy
 
 Vectors go to the file, or to standard output as JSON lines (a terminal gets a table); everything else goes to
@@ -23,6 +24,7 @@ import os
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 from minisbert.cli.shared import Say, command_parser, exit_code_of, open_closed_streams
 from minisbert.errors import InputError, check_unicode
@@ -64,8 +66,14 @@ def main(argv: Sequence[str] | None = None, prog: str = "encode.py") -> int:
     add("--nfc", action="store_true", help="compose decomposed Hangul first (texts and file names from macOS)")
     add("--similarity", action="store_true", help="print the N x N similarity matrix instead of vectors")
     add("--why", action="store_true", help="print which tokens make the cosine of two texts; with --similarity, that first")
-    add("--query", metavar="TEXT", help="print the texts most similar to TEXT instead of vectors")
-    add("--top-k", type=int, default=5, metavar="K", help="how many texts --query prints (default: 5)")
+    add("--query", action="append", metavar="TEXT", help="print the texts nearest to TEXT: score, row from 0, text; any number")
+    add("--queries", metavar="FILE", help="queries, one a line; with several, the query comes first in each line of output")
+    add("--top-k", type=int, default=5, metavar="K", help="how many texts are printed for a query (default: 5)")
+    cosine: dict[str, Any] = {"nargs": "?", "type": float, "metavar": "T"}
+    add("--duplicates", const=0.9, help="print pairs with a cosine of at least T (0.9): score, two rows, two texts", **cosine)
+    add("--groups", const=0.75, help="print groups with a cosine of at least T (0.75) to a centre: group, row, text", **cosine)
+    add("--vectors", metavar="FILE", help="vectors of the input, saved earlier with -o, for all that is printed about texts")
+    add("--json", action="store_true", help="print JSON lines instead of values between tabs")
     add("--quiet", action="store_true", help="no report, no progress bar")
     args = parser.parse_args(argv)
     say = Say(prog)
@@ -103,8 +111,14 @@ def check_usage(args: argparse.Namespace) -> None:
     from_standard_input = not args.texts and args.input in (None, "-")
     if from_standard_input and (sys.stdin is None or (args.input is None and sys.stdin.isatty())):
         raise InputError("nothing to encode: give texts, or --input FILE (see --help)")
-    if sum((args.similarity or args.why, args.query is not None, args.output is not None)) > 1:
-        raise InputError("choose one of --output, --similarity (or --why) and --query")
+    answers = (args.query is not None or args.queries is not None, args.duplicates is not None, args.groups is not None)
+    if sum((args.similarity or args.why, args.output is not None, *answers)) > 1:
+        raise InputError("choose one of --output, --similarity (or --why), --query, --duplicates and --groups")
+    if (args.vectors is not None or args.json) and not any(answers):
+        raise InputError("--vectors and --json are for --query, --duplicates and --groups")
+    for option in ("duplicates", "groups"):
+        if (threshold := getattr(args, option)) is not None and not -1 <= threshold <= 1:
+            raise InputError(f"--{option} takes a cosine, from -1 to 1, found {threshold}")
     if "LOCAL_RANK" in os.environ and (args.resume or from_standard_input):
         raise InputError("--resume and standard input are for one process; run it without torchrun")
     if args.resume and args.output in (None, "-"):
@@ -115,5 +129,6 @@ def check_usage(args: argparse.Namespace) -> None:
         value = getattr(args, option)
         if value is not None and value < 1:
             raise InputError(f"--{option.replace('_', '-')} must be at least 1, found {value}")
-    for option, text in (("--prompt", args.prompt), ("--query", args.query), *(("TEXT", text) for text in args.texts)):
+    queries = [("--query", query) for query in args.query or ()]
+    for option, text in (("--prompt", args.prompt), *queries, *(("TEXT", text) for text in args.texts)):
         check_unicode(text or "", option)

@@ -8,7 +8,6 @@ import argparse
 import contextlib
 import functools
 import hashlib
-import heapq
 import io
 import os
 import shutil
@@ -23,20 +22,24 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+import minisbert
 from minisbert import devices
 from minisbert.cli.display import printable, similarity_grid, table_of_texts
+from minisbert.cli.search import Block, print_duplicates, print_groups, print_nearest, read_queries, saved_vectors
 from minisbert.cli.shared import Say, default_model
 from minisbert.distributed import gather, is_main_process, join_processes, process_count, share_of_rows
 from minisbert.errors import InputError, MinisbertError
+from minisbert.files import write_json
+from minisbert.search.nearest import Nearest
 from minisbert.sentence_encoder import EncodeReport, SentenceEncoder
-from minisbert.storage.vectors import VectorFile, json_line
+from minisbert.storage.vectors import VectorFile, json_line, record_path
 
 # A block has at most so many texts, of about so many characters. A resumed run relies on both numbers.
 ROWS_AT_ONCE = 16384
 CHARACTERS_AT_ONCE = 1 << 26
 SIMILARITY_ROWS_AT_ONCE = 64  # of the N x N matrix, which need not fit into memory
 MOST_ROWS_IN_GRID = 20
-DOCUMENT_PROMPTS = ("document", "passage")  # names that models give to the prompt of what a query is compared with
+DOCUMENT_PROMPTS = ("document", "passage", "corpus")  # names that models give to the prompt of what a query is compared with
 
 
 def encode_texts(args: argparse.Namespace, texts: Iterator[str], say: Say) -> None:
@@ -61,8 +64,8 @@ def encode_texts(args: argparse.Namespace, texts: Iterator[str], say: Say) -> No
             "show_progress_bar": None if main_process and not args.quiet else False,
         }
         encoder = BlockEncoder(load_model(args, device), options)
-        if args.query is not None:
-            print_most_similar(encoder, texts, compose(args.query), args.top_k, say)
+        if args.query or args.queries or args.duplicates is not None or args.groups is not None:
+            answer(encoder, texts, args, compose, say)
         elif args.similarity or args.why:
             rows = list(texts)
             if args.why and len(rows) != 2:
@@ -152,10 +155,7 @@ class BlockEncoder:
         If the options ask for no prompt, the first of `prompt_names` that the model has is used. The row that a
         `MinisbertError` names is counted from the start of the stream.
         """
-        options = self.options
-        if options["prompt"] is None and options["prompt_name"] is None:
-            known = (name for name in prompt_names if name in self.model.folder.prompts)
-            options = {**options, "prompt_name": next(known, None)}
+        options = {**self.options, "prompt_name": self.prompt_name(prompt_names)}
         share = share_of_rows(len(texts))
         report: list[EncodeReport] = []
         try:
@@ -169,6 +169,12 @@ class BlockEncoder:
         self.seconds += max(each.seconds for each in reports)  # the processes work at the same time
         return np.concatenate(parts)
 
+    def prompt_name(self, names: Sequence[str]) -> str | None:
+        """The prompt that the options ask for; if they ask for none, the first of these that the model has."""
+        if self.options["prompt"] is not None or self.options["prompt_name"] is not None:
+            return self.options["prompt_name"]
+        return next((name for name in names if name in self.model.prompts), None)
+
     def count(self, what: str) -> int:
         """How many "rows", "tokens", ... were encoded; the names are those of `EncodeReport`."""
         return sum(getattr(report, what) for report in self.reports)
@@ -180,18 +186,14 @@ def write_vectors(encoder: BlockEncoder, texts: Iterator[str], args: argparse.Na
 
     @functools.cache
     def run() -> dict[str, Any]:
-        """All that the vectors depend on. It hashes the weights, so it is computed only if it is needed, and once."""
-        return {
-            "weights": model.fingerprint(),
-            "folder": hashlib.sha256(repr(model.folder).encode()).hexdigest(),
-            "max_length": model.max_seq_length,
-            "device": model.device.type,
-            "dtype": str(model.dtype),
-            "at_once": [ROWS_AT_ONCE, CHARACTERS_AT_ONCE, *devices.batch_budget(model.device)],
-            "nfc": args.nfc,
-            "compile": args.compile,
-            **{name: value for name, value in encoder.options.items() if name != "show_progress_bar"},
-        }
+        """All that the last bit of the vectors depends on."""
+        at_once = [
+            ROWS_AT_ONCE,
+            CHARACTERS_AT_ONCE,
+            encoder.options["max_tokens_per_batch"],
+            *devices.batch_budget(model.device),
+        ]
+        return {**made_by(encoder, args), "device": model.device.type, "at_once": at_once, "compile": args.compile}
 
     output = VectorFile(Path(args.output))
     try:
@@ -203,28 +205,55 @@ def write_vectors(encoder: BlockEncoder, texts: Iterator[str], args: argparse.Na
             full = len(block) == ROWS_AT_ONCE or sum(map(len, block)) >= CHARACTERS_AT_ONCE
             if full and process_count() == 1:
                 output.note(run())
-        output.finish(width=model.encode([], **encoder.options).shape[1])  # checks the options, texts or not
+        width = model.encode([], **encoder.options).shape[1]  # checks the options, texts or not
+        record_path(output.path).unlink(missing_ok=True)  # of vectors that were here before
+        output.finish(width)
+        versions = {"minisbert": minisbert.__version__, "torch": torch.__version__}
+        record = {**run(), "rows": output.rows, "texts": output.texts.hexdigest(), "versions": versions}
+        write_json(record_path(output.path), record)
     except BaseException:
         if kept := output.close():
             say(f"note: {kept} rows are kept beside {args.output}; --resume goes on from there")
         raise
 
 
-def print_most_similar(encoder: BlockEncoder, texts: Iterator[str], query: str, k: int, say: Say) -> None:
-    """Print the k texts most similar to the query, best first: similarity, number of the text, text."""
-    query_encoder = BlockEncoder(encoder.model, encoder.options)  # a second one: the report counts the texts alone
-    query_vector = query_encoder([query], prompt_names=("query",))
-    if query_encoder.count("not_nfc"):
-        say("note: the query is not in Unicode normal form C (decomposed Hangul): pass --nfc")
+def answer(
+    encoder: BlockEncoder, texts: Iterator[str], args: argparse.Namespace, compose: Callable[[str], str], say: Say
+) -> None:
+    """Print the texts nearest to the queries, duplicates or groups, by vectors computed now or saved earlier."""
+    queries = [*(args.query or ()), *(read_queries(args) if args.queries else ())]
+    prompt_names = DOCUMENT_PROMPTS if queries else ()
+    corpus: Iterator[Block] = ((block, encoder(block, prompt_names)) for block in blocks(texts))
+    if args.vectors is not None:
+        corpus = saved_vectors(Path(args.vectors), made_by(encoder, args, prompt_names), texts, say)
+    if args.duplicates is not None:
+        print_duplicates(corpus, args.duplicates, args.json)
+    elif args.groups is not None:
+        print_groups(corpus, args.groups, args.json)
+    else:
+        query_encoder = BlockEncoder(encoder.model, encoder.options)  # a second one: the report counts the texts alone
+        vectors = query_encoder(list(map(compose, queries)), ("query",))
+        if query_encoder.count("not_nfc"):
+            say("note: the query is not in Unicode normal form C (decomposed Hangul): pass --nfc")
+        nearest = Nearest(torch.from_numpy(vectors), args.top_k, encoder.model.similarity_fn_name)
+        print_nearest(queries, nearest, corpus, args.json)
 
-    def scored_texts() -> Iterator[tuple[float, str]]:
-        for block in blocks(texts):
-            scores = encoder.model.similarity(query_vector, encoder(block, prompt_names=DOCUMENT_PROMPTS))[0].tolist()
-            yield from zip(scores, block, strict=True)
 
-    # Of texts with equal scores the earlier one comes first.
-    for number, (score, text) in heapq.nlargest(k, enumerate(scored_texts(), start=1), key=lambda row: row[1][0]):
-        print(f"{score:.4f}\t{number}\t{printable(text)}")
+def made_by(encoder: BlockEncoder, args: argparse.Namespace, prompt_names: Sequence[str] = ()) -> dict[str, Any]:
+    """What the vectors depend on, on any machine. It hashes the weights: a second for a model of base size."""
+    model, options = encoder.model, encoder.options
+    return {
+        "model": Path(args.model or default_model()).name,
+        "dtype": args.dtype,
+        "weights": model.fingerprint(),
+        "folder": hashlib.sha256(repr(model.folder).encode()).hexdigest(),
+        "pooling": model.pooling.mode,
+        "prompt": model.prompt_text(options["prompt"], encoder.prompt_name(prompt_names)),
+        "normalize": options["normalize_embeddings"],
+        "truncate_dim": options["truncate_dim"],
+        "max_length": model.max_seq_length,
+        "nfc": args.nfc,
+    }
 
 
 def print_similarities(encoder: BlockEncoder, texts: list[str], vectors: npt.NDArray[np.float32]) -> None:

@@ -54,6 +54,57 @@ def json_line(text: str, vector: "npt.NDArray[np.float32]") -> str:
     return f'{{"text": {json.dumps(text, ensure_ascii=False)}, "embedding": [{numbers}]}}\n'
 
 
+class TextDigest:
+    """A hash of texts in their order, however they come in blocks."""
+
+    def __init__(self) -> None:
+        self._hash = hashlib.sha256()
+
+    def update(self, texts: Iterable[str]) -> None:
+        """Add the next texts."""
+        for text in texts:
+            data = text.encode()
+            self._hash.update(len(data).to_bytes(8, "little") + data)
+
+    def hexdigest(self) -> str:
+        """The hash so far."""
+        return self._hash.hexdigest()
+
+
+def record_path(path: Path) -> Path:
+    """The file beside a file of vectors that says what made them."""
+    return path.with_name(f"{path.name}.json")
+
+
+def open_vectors(path: Path) -> "npt.NDArray[np.floating]":
+    """The vectors (N, D) of a file that was written here, or of any array in .npy; that form is not read into memory.
+
+    Raises:
+        InputError: it is damaged or no file of vectors.
+        OSError: it cannot be read.
+    """
+    import numpy as np
+    import safetensors.numpy
+
+    vectors: Any = None
+    try:
+        match path.suffix.lower():
+            case ".npy":
+                vectors = np.load(path, mmap_mode="r")
+            case ".npz":
+                vectors = np.load(path)[TENSOR_NAME]
+            case ".safetensors":
+                vectors = safetensors.numpy.load_file(path)[TENSOR_NAME]
+            case ".jsonl":
+                with path.open(encoding="utf-8") as file:
+                    vectors = np.array([json.loads(line)["embedding"] for line in file], dtype=np.float32, ndmin=2)
+    except (ValueError, LookupError, TypeError, EOFError, zipfile.BadZipFile, safetensors.SafetensorError):
+        raise InputError(f"{path}: damaged, or not a file of vectors; write it again with -o") from None
+    if vectors is None or vectors.ndim != 2 or not np.issubdtype(vectors.dtype, np.floating):
+        raise InputError(f"{path}: expected vectors (N, D) in .npy, .npz, .safetensors or .jsonl; write them with -o")
+    return vectors
+
+
 class VectorFile:
     """A file of vectors that grows block by block and appears under its name when it is complete."""
 
@@ -63,7 +114,7 @@ class VectorFile:
         self.rows = 0
         self._part = path.with_name(f".{path.name}.part")
         self._journal = path.with_name(f".{path.name}.journal")
-        self._texts = hashlib.sha256()
+        self.texts = TextDigest()
         self._file = self._part.open("r+b" if self._part.exists() else "w+b")
         if sys.platform != "win32":  # there is no fcntl on Windows, so nothing is checked there
             import fcntl
@@ -86,8 +137,8 @@ class VectorFile:
         if journal["run"] != run:
             other = "another model, other options or another version of minisbert"
             raise InputError(f"{self.path}: the interrupted run had {other}; start anew without --resume")
-        self._digest(itertools.islice(texts, journal["rows"]))
-        if journal["texts"] != self._texts.hexdigest():
+        self.texts.update(itertools.islice(texts, journal["rows"]))
+        if journal["texts"] != self.texts.hexdigest():
             raise InputError(f"{self.path}: the input is not that of the interrupted run; start anew without --resume")
         self.rows = int(journal["rows"])
         self._file.seek(journal["bytes"])
@@ -102,13 +153,13 @@ class VectorFile:
             self._file.writelines(json_line(*row).encode() for row in zip(texts, vectors, strict=True))
         else:
             self._file.write(vectors.astype("<f4", order="C", copy=False).data)
-        self._digest(texts)
+        self.texts.update(texts)
         self.rows += len(texts)
 
     def note(self, run: dict[str, Any]) -> None:
         """Bring what was appended to the disk and note it in the journal."""
         flush_to_disk(self._file)
-        done = {"rows": self.rows, "bytes": self._file.tell(), "texts": self._texts.hexdigest()}
+        done = {"rows": self.rows, "bytes": self._file.tell(), "texts": self.texts.hexdigest()}
         write_json(self._journal, {**done, "run": run})
 
     def finish(self, width: int) -> None:
@@ -159,11 +210,6 @@ class VectorFile:
         with replacing(self.path) as target, zipfile.ZipFile(target, "w") as archive:
             with archive.open(entry, "w", force_zip64=True) as packed, self._part.open("rb") as part:
                 shutil.copyfileobj(part, packed)
-
-    def _digest(self, texts: Iterable[str]) -> None:
-        for text in texts:
-            data = text.encode()
-            self._texts.update(len(data).to_bytes(8, "little") + data)
 
 
 def _header(form: str, rows: int, width: int) -> bytes:

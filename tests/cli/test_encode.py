@@ -121,7 +121,7 @@ def test_every_form_holds_the_same_vectors(run, form, model):
     else:
         vectors = np.array([json.loads(line)["embedding"] for line in path.read_bytes().splitlines()], dtype=np.float32)
     np.testing.assert_array_equal(vectors, SentenceEncoder.from_pretrained(model, device="cpu").encode(SENTENCES))
-    assert left_in(".") == [path.name]
+    assert left_in(".") == [path.name, f"{path.name}.json"]
 
 
 def test_options_reach_the_model(run, model):
@@ -171,7 +171,7 @@ def test_query_prints_the_best_first_and_the_earlier_of_equals(run, monkeypatch)
     code, out, err = run("--query", "밥", "--top-k", "3", "날씨가 춥다.", "밥", "고양이는 물을 마신다.", "밥")
     scores, numbers, texts = zip(*(line.split("\t") for line in out.splitlines()), strict=True)
     assert code == 0
-    assert numbers[:2] == ("2", "4")
+    assert numbers[:2] == ("1", "3")
     assert texts[:2] == ("밥", "밥")
     assert scores[:2] == ("1.0000", "1.0000")
     assert len(texts) == 3
@@ -180,7 +180,7 @@ def test_query_prints_the_best_first_and_the_earlier_of_equals(run, monkeypatch)
 
 def test_a_text_of_many_lines_is_one_line_of_the_answer(run):
     Path("a.jsonl").write_text('{"text": "밥\\n\\u001b[2J빵"}\n', encoding="utf-8")
-    assert run("--query", "밥", "-i", "a.jsonl")[1].endswith("\t1\t밥 ?[2J빵\n")
+    assert run("--query", "밥", "-i", "a.jsonl")[1].endswith("\t0\t밥 ?[2J빵\n")
 
 
 def test_a_terminal_gets_a_table_and_a_grid(run, monkeypatch):
@@ -536,7 +536,7 @@ def test_E15_an_interrupted_run_is_resumed_to_the_same_bytes(run, start, monkeyp
     assert code == 0
     assert "36 rows" in err  # of this run
     assert Path(f"a.{form}").read_bytes() == Path(f"b.{form}").read_bytes()
-    assert left_in(".") == [f"a.{form}", f"b.{form}"]
+    assert left_in(".") == [f"a.{form}", f"a.{form}.json", f"b.{form}", f"b.{form}.json"]
 
 
 @pytest.fixture
@@ -580,7 +580,7 @@ def test_E15_another_input_or_option_is_not_mixed_in(interrupted, tmp_path, monk
 
 def test_E15_without_resume_all_is_done_anew(interrupted):
     assert "30 rows" in interrupted("-i", "a.txt", "-o", "a.npy")[2]
-    assert left_in(".") == ["a.npy", "a.txt"]
+    assert left_in(".") == ["a.npy", "a.npy.json", "a.txt"]
 
 
 def test_E15_what_is_left_is_not_trusted_when_it_is_damaged(interrupted):
@@ -596,7 +596,7 @@ def test_a_stream_that_ends_with_a_full_block(run, monkeypatch, model):
     code, _, err = run("-o", "a.npy", stdin="\n".join(texts).encode())
     assert code == 0
     assert "16 rows" in err
-    assert left_in(".") == ["a.npy"]
+    assert left_in(".") == ["a.npy", "a.npy.json"]
     expected = SentenceEncoder.from_pretrained(model, device="cpu").encode(texts)
     np.testing.assert_allclose(np.load("a.npy"), expected, atol=1e-5)
 
@@ -746,7 +746,7 @@ def test_two_processes_of_torchrun_write_what_one_writes(run, run_two, tmp_path,
     assert report.decode().startswith(f"encode.py: {rows} rows")
     assert printed == silence == b""
     np.testing.assert_allclose(np.load("two.npy"), np.load("one.npy"), atol=1e-6)
-    assert left_in(tmp_path) == ["a.txt", "one.npy", "two.npy"]
+    assert left_in(tmp_path) == ["a.txt", "one.npy", "one.npy.json", "two.npy", "two.npy.json"]
 
 
 def test_two_processes_of_torchrun_answer_a_query_once(run, run_two):
