@@ -1,9 +1,10 @@
 """The eight numbers by which sentence-embedding models are compared on KorSTS (and STS benchmark).
 
 People have scored pairs of sentences from 0 (unrelated) to 5 (the same meaning). How well do the model's similarities follow
-the scores? Pearson's r asks whether on a line, Spearman's ρ whether in the same order; each for cosine, (negated) Euclidean and
-Manhattan distance, and dot product. Spearman is the one that is quoted: what a search needs is the right order, and a model
-whose cosines all lie between 0.6 and 0.9 can be as good as one that uses the whole range.
+the scores? Pearson's r asks whether the points lie on a line, Spearman's ρ whether both have the same order. Each is computed
+for cosine, dot product, Euclidean and Manhattan distance (negated, so that larger is more similar). Spearman is the one that is
+quoted: what a search needs is the right order, and a model whose cosines all lie between 0.6 and 0.9 can be as good as one that
+uses the whole range.
 
 Checked against scipy (`pearsonr`, `spearmanr`) and sentence-transformers 6.2.0, `EmbeddingSimilarityEvaluator`.
 Data: Ham et al. 2020, "KorNLI and KorSTS". Axis letters: see models/layers.py.
@@ -40,7 +41,7 @@ def pearson(x: npt.ArrayLike, y: npt.ArrayLike) -> float:
     0.994377
     """
     u, v = np.asarray(x, dtype=np.float64), np.asarray(y, dtype=np.float64)
-    if len(u) == 0 or np.ptp(u) == 0 or np.ptp(v) == 0:  # to be asked before the mean, which is rounded, is taken off
+    if len(u) == 0 or np.ptp(u) == 0 or np.ptp(v) == 0:  # asked before the mean is subtracted, because that is rounded
         return float("nan")
     u, v = u - u.mean(), v - v.mean()
     r = u @ v / (np.linalg.norm(u) * np.linalg.norm(v))
@@ -125,7 +126,10 @@ class EmbeddingSimilarityEvaluator:
         return result
 
     def main_score(self, result: dict[str, float]) -> float:
-        """The number that picks the best model: the largest Spearman correlation, as in sentence-transformers up to 3.2.
+        """The number that picks the best model: the largest Spearman correlation.
+
+        Not that of the cosine alone: sentence-transformers up to 3.2, which the published models were picked by, took the
+        largest.
 
         A model that gives all texts the same vector has none (NaN), which counts as -1, the worst.
         """

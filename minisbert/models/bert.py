@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from minisbert.errors import ModelError
-from minisbert.models.config import EncoderConfig, Fields, encoder_fields, require
+from minisbert.models.config import EncoderConfig, Fields, encoder_fields, only_supported
 from minisbert.models.layers import Embeddings, bert_layers
 from minisbert.models.tensor_names import TensorNames
 
@@ -24,9 +24,9 @@ class BertConfig(EncoderConfig):
     @classmethod
     def from_fields(cls, fields: Fields) -> "BertConfig":
         """Read a parsed config.json; ModelError names a field that is missing, wrong, or asks for what is not supported."""
-        require(fields, "position_embedding_type", "absolute")
-        require(fields, "is_decoder", False)
-        require(fields, "add_cross_attention", False)
+        only_supported(fields, "position_embedding_type", "absolute")
+        only_supported(fields, "is_decoder", False)
+        only_supported(fields, "add_cross_attention", False)
         config = cls(**encoder_fields(fields, layer_norm_eps=1e-12, pad_token_id=0))
         if config.type_vocab_size < 1:
             raise ModelError("config.json: type_vocab_size must be at least 1")
@@ -51,7 +51,7 @@ class Bert(nn.Module):
             token_type_ids: (B, T) int64, 0 to type_vocab_size - 1; None = all 0.
 
         Returns:
-            Token embeddings (B, T, D) in the dtype of the parameters; rows under padding mean nothing.
+            Token embeddings (B, T, D) in the dtype of the parameters; the vectors of padding mean nothing.
         """
         positions = torch.arange(input_ids.shape[1], device=input_ids.device)  # (T,): 0, 1, 2, ...
         x = self.embeddings(input_ids, positions, token_type_ids)  # (B, T, D)

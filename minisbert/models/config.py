@@ -125,7 +125,7 @@ def subset(fields: Fields, name: str, allowed: Collection[str]) -> frozenset[str
     return frozenset(text.strip() for text in texts)
 
 
-def require(fields: Fields, name: str, supported: Any) -> None:
+def only_supported(fields: Fields, name: str, supported: Any) -> None:
     """Check that `name` is absent, null or equal to `supported`: any other value would change the mathematics.
 
     Raises:

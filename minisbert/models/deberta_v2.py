@@ -13,10 +13,11 @@ A score is the sum of up to three products (equation 4 of the paper). Positions 
                   / sqrt(K · number of terms)
 
 The paper writes bucket(k - q) in the last line; its authors' code, and with it every checkpoint, has bucket(q - k), so one list
-of rows serves both terms. `plain_position_scores` is these two lines as code. The model computes the same with less: a text of
-T tokens has only 2T - 1 distances, so no more rows than those (and one to fill up) are multiplied, ordered by distance. What is
-then left is to move each product to the pair of tokens it belongs to. That needs no gather: `relative_shift` finds the answer
-lying in memory already (Dai et al. 2019, "Transformer-XL", appendix B).
+of rows serves both terms. `plain_position_scores` is these two lines as code. The model computes the same with less. A text of
+T tokens has only 2T - 1 distances, so only 2T rows are multiplied, ordered by distance; one of them is not used, the shift
+needs an even number. Then each product must be moved to the pair of tokens it belongs to. No table of indices is needed for
+that: the products that a row wants lie side by side, one place further left than in the row above, so `relative_shift` looks at
+the same memory with rows that are one element shorter (Dai et al. 2019, "Transformer-XL", appendix B).
 """
 
 from dataclasses import dataclass
@@ -48,9 +49,9 @@ class DebertaV2Config(EncoderConfig):
     def from_fields(cls, fields: Fields) -> "DebertaV2Config":
         """Read a parsed config.json; ModelError names a field that is missing, wrong, or asks for what is not supported."""
         common = read.encoder_fields(fields, layer_norm_eps=1e-7, pad_token_id=0)
-        read.require(fields, "embedding_size", common["hidden_size"])
-        read.require(fields, "attention_head_size", common["hidden_size"] // common["num_attention_heads"])
-        read.require(fields, "conv_kernel_size", 0)
+        read.only_supported(fields, "embedding_size", common["hidden_size"])
+        read.only_supported(fields, "attention_head_size", common["hidden_size"] // common["num_attention_heads"])
+        read.only_supported(fields, "conv_kernel_size", 0)
         config = cls(
             **common,
             position_biased_input=read.flag(fields, "position_biased_input", True),
@@ -83,13 +84,13 @@ def log_buckets(distances: Tensor, buckets: int, max_distance: int) -> Tensor:
 
     Whether a word is 2 or 3 tokens away matters; 102 or 103 does not. With m = buckets / 2, a distance of at most m is its own
     bucket; beyond, m - 1 buckets are spread evenly over the logarithm of the distance, up to `max_distance` - 1, which is in
-    bucket `buckets` - 1. Here buckets = 8 and max_distance = 32:
+    bucket `buckets` - 1 (larger ones get larger buckets, which `table_rows` cuts off). Here buckets = 8 and max_distance = 32:
 
         distance   0  1  2  3  4 | 5 . 7 | 8 . . . . . 15 | 16 . . . . . . . . . 31 |
         bucket     0  1  2  3  4 |   5   |       6        |           7             |
 
-    int64 in and out; a negative distance has the negative bucket. Computed in float32, as the reference does: a rounding in the
-    other direction would move a whole bucket.
+    int64 in and out; a negative distance has the negative bucket. Computed in float32, as the reference does: in
+    float64 a distance at a border could fall into the next bucket, which has other weights.
 
     >>> log_buckets(torch.tensor([-20, -4, -3, 0, 1, 4, 5, 7, 8, 15, 16, 31]), buckets=8, max_distance=32)
     tensor([-7, -4, -3,  0,  1,  4,  5,  5,  6,  6,  7,  7])
@@ -102,7 +103,10 @@ def log_buckets(distances: Tensor, buckets: int, max_distance: int) -> Tensor:
 
 
 def table_rows(distances: Tensor, config: DebertaV2Config) -> Tensor:
-    """The row of the relative table for each distance q - k. int64 of any shape in, the same shape out, 0 to R - 1."""
+    """The row of the relative table for each distance q - k. int64 of any shape in, the same shape out, 0 to R - 1.
+
+    Buckets are negative too, so row 0 is bucket -span. Distances beyond the last bucket share the last row.
+    """
     if config.position_buckets > 0:
         distances = log_buckets(distances, config.position_buckets, config.max_distance)
     return (distances + config.span).clamp(0, 2 * config.span - 1)
@@ -169,9 +173,10 @@ class DisentangledAttention(nn.Module):
         D = config.hidden_size
         self.heads = config.num_attention_heads
         self.terms = config.pos_att_type
-        # Each term has variance K (layers.py says why), and uncorrelated terms add their variances: three of them have 3K. All
-        # that are configured count, even where no relative_attention computes them. The reference takes the root in float32 in
-        # models of every dtype; an exact one would change the scores of a float64 model in the ninth digit.
+        # Each term has variance K (layers.py says why), and uncorrelated terms add their variances: three of them have 3K, two
+        # 2K. The terms in the configuration count, even if relative_attention is false and none is computed. The reference
+        # takes the root in float32 in models of every dtype; an exact one would change the scores of a float64 model in the
+        # ninth digit.
         variance = D // self.heads * (1 + len(self.terms))
         self.scale = 1 / torch.tensor(variance, dtype=torch.float32, device="cpu").sqrt().item()
         self.dropout = config.attention_probs_dropout_prob
@@ -180,7 +185,7 @@ class DisentangledAttention(nn.Module):
         self.key = fast.Linear(D, D)
         self.value = fast.Linear(D, D)
         self.output = fast.Linear(D, D)
-        # If there are none, positions go through `key` and `query`, as contents do.
+        # Without projections of their own, positions go through the `key` and `query` of the contents.
         own_projections = self.terms if config.relative_attention and not config.share_att_key else frozenset()
         self.relative_key = fast.Linear(D, D) if "c2p" in own_projections else None
         self.relative_query = fast.Linear(D, D) if "p2c" in own_projections else None
@@ -216,18 +221,22 @@ class DisentangledAttention(nn.Module):
     def position_scores(self, query: Tensor, key: Tensor, relative: Tensor) -> Tensor:
         """The scaled sum of "c2p" and "p2c", (B, H, T, T); `relative` (2T, D) is ordered by falling distance."""
         scores = None
+        # Scaled before the product: the 2T rows of distances are fewer numbers than the (T, T) scores.
         if "c2p" in self.terms:
             relative_key = (self.relative_key or self.key)(relative) * self.scale  # (2T, D)
-            scores = relative_shift(self.by_distance(query, relative_key))  # (B, H, T, T) as [query, key]
+            scores = relative_shift(self.multiply_by_distance(query, relative_key))  # (B, H, T, T) as [query, key]
         if "p2c" in self.terms:
             relative_query = by_rising_distance((self.relative_query or self.query)(relative) * self.scale)  # (2T, D)
-            from_key = relative_shift(self.by_distance(key, relative_query)).transpose(-1, -2)  # (B, H, T, T)
+            from_key = relative_shift(self.multiply_by_distance(key, relative_query)).transpose(-1, -2)  # (B, H, T, T)
             scores = from_key if scores is None else scores + from_key
         assert scores is not None
         return scores
 
-    def by_distance(self, content: Tensor, relative: Tensor) -> Tensor:
-        """Multiply (B, H, T, K) tokens with (2T, D) distances to (B, H, T, 2T): one product a head, of B·T rows."""
+    def multiply_by_distance(self, content: Tensor, relative: Tensor) -> Tensor:
+        """Multiply (B, H, T, K) tokens with (2T, D) distances to (B, H, T, 2T).
+
+        The distances are the same for all texts, so the B texts become one large product for each head.
+        """
         B, H, T, K = content.shape
         tokens = content.transpose(0, 1).reshape(H, B * T, K)  # (H, B·T, K)
         distances = split_heads(relative, H).transpose(1, 2)  # (H, K, 2T)

@@ -5,9 +5,11 @@ Paper: Vaswani et al. 2017, "Attention Is All You Need", section 3. Checked agai
 Axis letters of the whole project:
     B batch      T tokens            D width        H heads        K = D / H head width
     V vocabulary P positions         R relative positions          M feed-forward width          N texts
+Only in the formula of attention, Q, K and V are what the paper calls so: the matrices of queries, keys and values.
 
 Masks are boolean, True = real token. `None` stands for "all tokens are real". Names of modules are those of the papers; what
-checkpoints call them stands at the end of each model file. What is only there for speed is in fast.py.
+checkpoints call them stands at the end of each model file. What is only there for speed is in fast.py, except for the relative
+shift of DeBERTa. "The reference" is transformers or sentence-transformers, whose numbers are to be given.
 """
 
 import math
@@ -25,7 +27,7 @@ if TYPE_CHECKING:
 
 
 def attention(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None = None, dropout: float = 0.0) -> Tensor:
-    """softmax(Q Kᵀ / sqrt(K)) V: every token takes a weighted mean of the values of all tokens (equation 1 of the paper).
+    """softmax(Q Kᵀ / sqrt(head width)) V: every token takes a weighted mean of all values (equation 1 of the paper).
 
     This is the plain form, for readers and tests; the models call `fast.attention`, which gives the same.
 
@@ -45,8 +47,9 @@ def attention(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None = N
     >>> attention(query, key, value=torch.tensor([[[[10.0], [20.0]]]])).item()
     19.99876594543457
     """
-    # The dot product of two vectors of K independent numbers of variance 1 has variance K. Divided by sqrt(K) it has variance
-    # 1 again, whatever the width: larger scores would leave one weight near 1, all others near 0, and hardly any gradient.
+    # The dot product of two vectors of K independent numbers of mean 0 and variance 1 has variance K. Divided by sqrt(K) it has
+    # variance 1 again, whatever the width: larger scores would leave one weight near 1, all others near 0, and hardly any
+    # gradient.
     scores = query @ key.transpose(-1, -2) / math.sqrt(query.shape[-1])  # (B, H, T, T)
     if mask is not None:
         scores = scores.masked_fill(~mask, float("-inf"))  # exp(-inf) = 0: no weight at all
@@ -57,8 +60,9 @@ def attention(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None = N
 class MultiHeadAttention(nn.Module):
     """Self-attention with H heads (section 3.2.2).
 
-    One head gives one mean per token. A word needs several, from its subject, its object, its neighbours; so the width is cut
-    into H parts of K = D / H numbers, each with weights of its own, for the cost of a single head of the whole width.
+    One head gives each token one weighted mean. A word needs several: one over its subject, one over its object, one over its
+    neighbours. So the width is cut into H parts of K = D / H numbers, each with weights of its own, for the cost of a single
+    head of the whole width.
     """
 
     def __init__(self, width: int, heads: int, dropout: float) -> None:
@@ -83,7 +87,7 @@ class MultiHeadAttention(nn.Module):
         return self.output(self.mix(x, attention_mask))
 
     def mix(self, x: Tensor, attention_mask: Tensor | None) -> Tensor:
-        """What the heads gather, side by side: (B, T, D)."""
+        """What the heads gather, side by side: (B, T, D). Apart, because `fast.encoder_layer` does the last product itself."""
         query, key, value = (split_heads(part(x), self.heads) for part in (self.query, self.key, self.value))
         dropout = self.dropout if self.training else 0.0
         return merge_heads(fast.attention(query, key, value, attention_mask, dropout))  # (B, T, D)
@@ -158,7 +162,7 @@ class EncoderLayer(nn.Module):
     def forward(self, x: Tensor, *attention_inputs: Tensor | None) -> Tensor:
         """Map (B, T, D) to (B, T, D); what else the attention takes is handed on to it."""
         if not (self.training or torch.is_grad_enabled()):
-            return fast.encoder_layer(self, x, *attention_inputs)  # the same in fewer passes over memory
+            return fast.encoder_layer(self, x, *attention_inputs)  # encoding: the two lines below in fewer passes over memory
         x = self.attention_norm(x + self.dropout(self.attention(x, *attention_inputs)))
         return self.feed_forward_norm(x + self.dropout(self.feed_forward(x)))
 
@@ -166,11 +170,13 @@ class EncoderLayer(nn.Module):
 class Embeddings(nn.Module):
     """What BERT and RoBERTa start from: token + position + segment, each a row of a table, normalised.
 
+    The segment, or token type, is 0 for the first text of a pair and 1 for the second. A text alone is all 0.
     Attention treats a text as a set of tokens; the position says in which order they stand. (Devlin et al. 2018, figure 2.)
     """
 
     def __init__(self, config: "EncoderConfig", position_padding: int | None = None) -> None:
         super().__init__()
+        # padding_idx: this row gets no gradient.
         self.token = nn.Embedding(config.vocab_size, config.hidden_size, padding_idx=config.pad_token_id)
         self.position = nn.Embedding(config.max_position_embeddings, config.hidden_size, padding_idx=position_padding)
         self.token_type = nn.Embedding(config.type_vocab_size, config.hidden_size)

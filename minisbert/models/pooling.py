@@ -2,10 +2,10 @@
 
 Paper: Reimers & Gurevych 2019, "Sentence-BERT", section 3 (mean, max and CLS pooling; mean is the default).
 
-Why the mean and not the first token, [CLS]? Pre-training gives the first token hardly a reason to sum up the whole text, while
-every other token must say what it means in this text. Their mean is a good start, and it was the best after fine-tuning too
-(table 6 of the paper). A model must be pooled as it was trained: 1_Pooling/config.json in its folder says how.
-Checked against sentence-transformers 6.2.0, `Pooling` and `Normalize`. Axis letters: see layers.py.
+Why the mean and not the first token, [CLS]? Pre-training gives the first token hardly a reason to summarise the whole text,
+while every other token must say what it means in this text. Their mean is a good start, and it was the best after fine-tuning
+too (table 6 of the paper). A model must be pooled as it was trained: 1_Pooling/config.json in its folder says how. Checked
+against sentence-transformers 6.2.0, `Pooling` and `Normalize`. Axis letters: see layers.py.
 """
 
 import torch
@@ -45,7 +45,7 @@ class Pooling(nn.Module):
             return x.amax(1)  # (B, D)
         if attention_mask is None:
             return x.mean(1)  # (B, D)
-        # masked_fill, not a product with the mask: NaN under padding times 0 would still be NaN.
+        # masked_fill, not a product with the mask: whatever stands at padding must not matter, and NaN · 0 would be NaN.
         total = x.masked_fill(~attention_mask[:, :, None], 0.0).sum(1)  # (B, D)
         return total / attention_mask.sum(1, keepdim=True)
 

@@ -1,10 +1,10 @@
 """RoBERTa and XLM-RoBERTa: BERT with another pre-training and another way of counting positions.
 
 Papers: Liu et al. 2019, "RoBERTa: A Robustly Optimized BERT Pretraining Approach", section 3; Conneau et al. 2020,
-"Unsupervised Cross-lingual Representation Learning at Scale" (XLM-R: the same encoder, a larger vocabulary).
-Checked against transformers 5.24.0, `RobertaModel` (outputs, and gradients of every parameter, in float64).
-Axis letters: see layers.py. What differs from bert.py: `padding_aware_positions`, and what follows from it. A real token is
-never at the first pad_token_id + 1 of the P positions, so 514 positions serve 512 tokens.
+"Unsupervised Cross-lingual Representation Learning at Scale" (XLM-R: the same encoder, a larger vocabulary). Checked against
+transformers 5.24.0, `RobertaModel` (outputs, and gradients of every parameter, in float64). Axis letters: see layers.py. What
+differs from bert.py: `padding_aware_positions`, and what follows from it. With pad_token_id 1, real tokens have the positions
+2, 3, 4, ...: 0 is never used and 1 is for padding, so 514 positions serve 512 tokens.
 """
 
 import dataclasses
@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from minisbert.errors import ModelError
 from minisbert.models import bert
-from minisbert.models.config import EncoderConfig, Fields, encoder_fields, require
+from minisbert.models.config import EncoderConfig, Fields, encoder_fields, only_supported
 from minisbert.models.layers import Embeddings, bert_layers
 
 
@@ -25,9 +25,9 @@ class RobertaConfig(EncoderConfig):
     @classmethod
     def from_fields(cls, fields: Fields) -> "RobertaConfig":
         """Read a parsed config.json; ModelError names a field that is missing, wrong, or asks for what is not supported."""
-        require(fields, "position_embedding_type", "absolute")
-        require(fields, "is_decoder", False)
-        require(fields, "add_cross_attention", False)
+        only_supported(fields, "position_embedding_type", "absolute")
+        only_supported(fields, "is_decoder", False)
+        only_supported(fields, "add_cross_attention", False)
         config = cls(**encoder_fields(fields, layer_norm_eps=1e-12, pad_token_id=1))
         if config.type_vocab_size < 1 or config.longest_text < 1:
             raise ModelError(
@@ -57,7 +57,7 @@ def padding_aware_positions(input_ids: Tensor, pad_token_id: int) -> Tensor:
             [2, 3, 1]])
     """
     real = input_ids.ne(pad_token_id)  # (B, T)
-    return real.cumsum(dim=1) * real + pad_token_id
+    return real.cumsum(dim=1) * real + pad_token_id  # counts 1, 2, 3, ...; `* real` sets padding back to 0
 
 
 class Roberta(nn.Module):

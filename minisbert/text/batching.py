@@ -1,7 +1,7 @@
 """Sort by length, cut where padding would waste: one planner for encoding and for training.
 
-A batch is a rectangle: its rows are texts, and all are filled up to the longest with padding (.). The model computes with
-padding as with real tokens (#), for nothing. So texts are sorted by their number of tokens, and neighbours in length go
+A batch is a rectangle: its rows are texts, and all are filled up to the longest with padding (.). Padding takes as much time as
+real tokens (#), and what comes out is thrown away. So texts are sorted by their number of tokens, and neighbours in length go
 together:
 
     one batch                   cut once
@@ -56,14 +56,14 @@ def plan_batches(
     begins = ends - counts
     most_rows = np.clip(max_tokens // widths, 1, max_rows)  # of a batch, by its longest text
 
-    # The best cuts for the first j lengths are one last group, of the lengths start[j] to j - 1, behind the best cuts for
-    # what comes before it; least[j] is their cost. So all starts are tried for each j, from the shortest length upwards.
+    # Dynamic programming. The best cuts for the first j widths are the best cuts for the first i of them, and then one group of
+    # the widths number i to j - 1; all i are tried. least[j] is their cost, start[j] the i. From the shortest width upwards.
     least = np.zeros(len(widths) + 1)
     start = np.zeros(len(widths) + 1, dtype=np.int64)
     for j in range(1, len(widths) + 1):
         width = widths[j - 1]
         rows = ends[j - 1] - begins[:j]  # of a group that starts at length 0, 1, ..., j - 1
-        batches = -(-rows // most_rows[j - 1])
+        batches = -(-rows // most_rows[j - 1])  # rounded up
         costs = least[:j] + rows * width + batches * batch_cost
         start[j] = np.argmin(costs)
         least[j] = costs[start[j]]

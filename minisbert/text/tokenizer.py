@@ -1,7 +1,7 @@
 """From texts to token ids to batches.
 
-A model knows a fixed vocabulary of some ten thousand tokens: frequent words, and pieces of which other words are made. In
-Korean, particles and endings are such pieces (## = it continues a word):
+A model knows a fixed vocabulary of some thousand to a hundred thousand tokens: frequent words, and pieces of which other words
+are made. In Korean, particles and endings are such pieces (## = it continues a word):
 
     밥을 먹는다.  ->  [CLS] 밥 ##을 먹 ##는다 . [SEP]  ->  2 5 6 7 8 9 3
 
@@ -37,7 +37,7 @@ class TokenizedTexts:
 
     ids: npt.NDArray[np.int32]  # (sum of lengths,)
     ends: npt.NDArray[np.int64]  # (N,), where each text ends in `ids`
-    truncated: int  # texts cut to max_seq_length: their ends have no part in the vector
+    truncated: int  # texts cut to max_seq_length: what was cut does not count in the vector
     unknown: int  # tokens [UNK]: words that no pieces make up, so that their meaning is lost
     # Texts not in Unicode normal form C. macOS writes 밥 in file names as three letters, which look the same on the screen. A
     # Korean vocabulary has only the composed syllable, so most of their words become [UNK].
@@ -131,7 +131,7 @@ class Tokenizer:
             prompt: put before every text.
 
         Raises:
-            TypeError: a text is not a `str`, and the message names its row, or the prompt is none.
+            TypeError: a text is not a `str`, and the message names its row, or the prompt is no `str`.
             InputError: a text or the prompt holds a lone surrogate, which is no character; the message says where.
             ModelError: the tokenizer is damaged, in a part that only some texts need.
         """

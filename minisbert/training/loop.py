@@ -63,7 +63,8 @@ def fit(
         plan: all hyper-parameters.
         output: folder for the model (the best one, or the last one without an evaluator), metrics and training states.
         evaluator: called every `plan.evaluation_steps` steps of an epoch and at its end; the best model is kept in `output`.
-        resume: go on from the last training state in `output`, if there is one; the result is the same to the bit on a CPU.
+        resume: go on from the last training state in `output`, if there is one; the result is the same to the bit on a CPU
+            (a GPU adds in changing order).
             Without, training states and metrics of an earlier run in `output` are removed.
         on_step: called after each step and its evaluation, in every process.
         should_stop: asked after each step; with several processes, one that says so stops all.
@@ -84,8 +85,10 @@ def fit(
         raise InputError("nothing to resume: no output folder is given")
     run = _Run(model, objectives, plan, None if output is None else Path(output), evaluator)
     with training_mode(model), contextlib.closing(run.log):
-        for step in range(run.begin(resume), run.schedule.total_steps):
-            report = run.evaluate_if_due(run.take_step(step))
+        first = run.begin(resume)
+        for step in range(first, run.schedule.total_steps):
+            report = run.take_step(step)
+            report = run.evaluate_if_due(report)
             if on_step is not None:
                 on_step(report)
             stopping = should_stop is not None and any(gather(should_stop()))

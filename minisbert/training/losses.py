@@ -37,14 +37,14 @@ class Objective:
 class MultipleNegativesRankingLoss:
     """Find the text that belongs to each anchor among all texts of the batch (Henderson et al. 2017, section 4.4).
 
-    The columns are anchors, positives and, if there are more, hard negatives. With c running over the positives and hard
-    negatives of all rows,
+    The columns are anchors, positives and, if there are more, hard negatives: texts that look like the answer and are none (in
+    KorNLI the contradiction). With c running over the positives and hard negatives of all rows,
 
         loss = mean over rows i of  -log( exp(scale · cos(anchor_i, positive_i)) / sum_c exp(scale · cos(anchor_i, c)) )
 
     The texts of other rows are wrong answers that cost nothing: two rows drawn at random almost never mean the same, so nobody
-    has to label them, and their embeddings are computed anyway. A batch of 64 gives every anchor 63 of them. This only holds
-    if no text occurs twice in a batch, see `examples.NoDuplicatesBatches`.
+    has to label them, and their embeddings are computed anyway. A batch of 64 gives every anchor 63 of them, and with a hard
+    negative in each row 64 more. This only holds if no text occurs twice in a batch, see `examples.NoDuplicatesBatches`.
 
     Why scale 20: cosines lie between -1 and 1, so without it the right answer among 64 could have at most
     exp(1) / (exp(1) + 63 exp(-1)), a tenth of the probability, however good the model. Scale 20 (a temperature of 1/20 = 0.05)
@@ -72,12 +72,16 @@ class MultipleNegativesRankingLoss:
         if distributed.is_initialized():
             columns = [AllProcesses.apply(column) for column in columns]  # (B of all processes, D) each
             targets = targets + distributed.get_rank() * len(anchors)
+        # Positives come first among the candidates, so the right one for row i is column i, and cross-entropy is the formula.
         scores = self.scale * anchors @ torch.cat(columns).T  # (B, number of candidates)
         return F.cross_entropy(scores, targets)
 
 
 class AllProcesses(torch.autograd.Function):
-    """The rows of all processes, one below the other; each row's gradient is the sum of those that all processes have."""
+    """The rows of all processes, one below the other; each row's gradient is the sum of those that all processes have.
+
+    `distributed.average_over_processes` divides by their number later: the result is that of the mean over all anchors.
+    """
 
     @staticmethod
     def forward(ctx: Any, rows: Tensor) -> Tensor:
@@ -121,6 +125,8 @@ class CosineSimilarityLoss:
 @dataclass(frozen=True)
 class MatryoshkaLoss:
     """Apply a loss to the first d columns of the embeddings too, for several d (Kusupati et al. 2022, section 3).
+
+    So vectors still work when they are cut to d numbers (`truncate_dim`): less to store, and faster to search.
 
     loss = sum over k of  weight_k · loss(embeddings[:, :dims_k])
     """

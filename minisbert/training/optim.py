@@ -1,7 +1,8 @@
 """How parameters move: AdamW in two variants, what it decays, and the learning rate as a function of the step.
 
 AdamW keeps, for every parameter, a running mean m of its gradients and v of their squares (its moments), and moves it by about
-lr · m / sqrt(v): the rate says how far, the gradients only say whether they agree about the direction.
+lr · m / sqrt(v): the rate says how far. m / sqrt(v) is near 1 or -1 where the last gradients have one sign, and near 0 where
+they have not.
 
 Papers: Loshchilov & Hutter 2019, "Decoupled Weight Decay Regularization", algorithm 2; Kingma & Ba 2015, "Adam".
 """
@@ -19,8 +20,8 @@ def warmup_linear(step: int, warmup_steps: int, total_steps: int) -> float:
     """The factor of the learning rate, 0 to 1: up in a line, then down in a line ("WarmupLinear").
 
     AdamW divides a gradient by its usual size, which it does not know yet in the first steps, so early moves are large and
-    nearly random; the way up keeps them small. The way down lets the parameters come to rest. The factor counts the
-    updates that are done, and before the first update that is 0: it moves nothing, it only fills the moments. With a
+    nearly random; the way up keeps them small. The way down lets the parameters come to rest. The factor is the share of the
+    warm-up that is done. Before the first step nothing is done: its rate is 0, and it only fills the moments. With a
     warm-up of 2 in 6 steps and a largest rate of 2e-5, the first three rates are 2e-5 · 0/2 = 0, 2e-5 · 1/2 = 1e-5 and
     2e-5 · 4/4 = 2e-5:
 
@@ -50,7 +51,7 @@ def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, An
     Decay pulls a parameter to 0, which keeps weights, the factors of long sums, from growing without need. A bias only shifts
     and needs no such pull. The weight of a LayerNorm belongs near 1; pulled to 0 it would fade out the whole layer.
     """
-    no_decay = {
+    no_decay = {  # by id: == of two tensors compares their elements
         id(parameter)
         for module in model.modules()
         for name, parameter in module.named_parameters(recurse=False)
@@ -65,8 +66,8 @@ def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, An
 class OriginalAdamW(torch.optim.AdamW):
     """AdamW as BERT's authors and transformers before 5.0 had it: the jhgan models were trained with it.
 
-    Differs from torch.optim.AdamW in the place of epsilon (added to the root of v before the bias is corrected, so it counts
-    for more in the first steps) and of the decay (after the update, on the updated weight):
+    Differs from torch.optim.AdamW in the place of epsilon (added to the root of v before Adam's correction of its bias, the
+    factor 1 - beta2^t, so it counts for more in the first steps) and of the decay (after the update, on the updated weight):
 
         w = w - lr · sqrt(1 - beta2^t) / (1 - beta1^t) · m / (sqrt(v) + eps)
         w = w - lr · weight_decay · w
@@ -82,15 +83,15 @@ class OriginalAdamW(torch.optim.AdamW):
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> None:  # type: ignore[override]
         """Move every parameter that has a gradient."""
-        decayed = []
+        late = []
         for group, weight_decay in zip(self.param_groups, self.late_decay, strict=True):
             moved = [parameter for parameter in group["params"] if parameter.grad is not None]
             # One step count for all: a parameter has a gradient in every step or, if it is not used, in none.
             t = 1 + int(self.state[moved[0]].get("step", 0)) if moved else 1
             group["eps"] = self.original_eps / (1 - group["betas"][1] ** t) ** 0.5
-            decayed.append((moved if weight_decay else [], 1 - group["lr"] * weight_decay))
+            late.append((moved if weight_decay else [], 1 - group["lr"] * weight_decay))
         super().step(closure)
-        for parameters, factor in decayed:
+        for parameters, factor in late:
             for parameter in parameters:
                 parameter.mul_(factor)
 

@@ -1,4 +1,4 @@
-"""One training step, the page to read first: forward, backward, clip, move the parameters.
+"""One training step, the first page of training to read: forward, backward, clip, move the parameters.
 
 `loop.fit` calls `train_step` for one objective after the other, thousands of times. The rest of training prepares a batch,
 writes down what it returns, or saves the result. Axis letters: see layers.py.
@@ -52,15 +52,16 @@ def train_step(
     reduced = plan.autocast != "float32"
     with torch.autocast(model.device.type, getattr(torch, plan.autocast) if reduced else None, enabled=reduced):
         embeddings, tokens = embed_columns(model, batch.texts, plan.recompute_activations)  # (B, D) for each column
+    # The loss stays in float32: with a scale of 20, a cosine rounded to bfloat16 would be another one.
     labels = None if batch.labels is None else torch.tensor(batch.labels, device=model.device)  # (B,)
 
     value = loss(embeddings, labels)  # forward: a scalar
     value.backward()  # backward: adds to the gradient of every parameter
-    make_dense(model)
+    make_dense(model)  # for the clipping and AdamW
     mean, tokens = average_over_processes(model, value.detach(), tokens)
 
     # One odd batch can have a gradient a hundred times as long as the others. Clipping shortens it and keeps its direction, so
-    # that it cannot undo what hundreds of steps have learnt.
+    # that it cannot undo what hundreds of steps have learnt. What is returned is the length before.
     norm = float(nn.utils.clip_grad_norm_(model.parameters(), plan.max_grad_norm))
     if not (math.isfinite(mean) and math.isfinite(norm)):
         raise NonFiniteError(
@@ -84,19 +85,23 @@ def embed_columns(
     do not meet before the loss: attention looks inside a text, LayerNorm inside a token. Only dropout makes a difference: which
     numbers it sets to zero depends on the place of a text in its chunk. Its distribution is the same.
 
+    `recompute_activations` keeps nothing of the forward pass and does it again in the backward pass: less memory, more time.
+
     Returns:
         A tensor (B, D) for each column, float32, or float64 in a float64 model, and the number of tokens.
     """
     texts = [text for column in columns for text in column]
     tokenized = model.tokenizer(texts)
     device = model.device
-    plan = plan_batches(tokenized.lengths, *batch_budget(device))
+    max_tokens, batch_cost = batch_budget(device)
+    batches = plan_batches(tokenized.lengths, max_tokens, batch_cost)
     chunks = []
-    for rows in plan:
+    for rows in batches:
         input_ids, mask = model.tokenizer.pad(tokenized, rows)
         inputs = (input_ids.to(device), None if mask is None else mask.to(device))
         chunks.append(recompute(model, *inputs, use_reentrant=False) if recompute_activations else model(*inputs))
-    place = torch.from_numpy(np.argsort(np.concatenate(plan))).to(device)  # where each text is in the chunks
+    # The argsort of an order is its reverse: text i stands at place[i] of the chunks.
+    place = torch.from_numpy(np.argsort(np.concatenate(batches))).to(device)
     embeddings = torch.cat(chunks)[place]  # (sum of B, D)
     return list(embeddings.split([len(column) for column in columns])), len(tokenized.ids)
 

@@ -3,7 +3,7 @@
 import pytest
 
 from minisbert.errors import ModelError
-from minisbert.models.config import choice, encoder_fields, flag, integer, number, require
+from minisbert.models.config import choice, encoder_fields, flag, integer, number, only_supported
 from minisbert.models.deberta_v2 import DebertaV2Config
 from minisbert.models.registry import ARCHITECTURES
 from tests.tiny import CONFIGS, ROWS
@@ -24,9 +24,9 @@ def test_values_within_bounds_are_taken():
     assert flag(fields, "absent", True) is True
     assert choice(fields, "e", ["gelu", "relu"]) == "gelu"
     assert choice(fields, "absent", ["a"], default="a") == "a"
-    require(fields, "f", 1)
-    require(fields, "absent", 1)
-    require(fields, "a", 3)
+    only_supported(fields, "f", 1)
+    only_supported(fields, "absent", 1)
+    only_supported(fields, "a", 3)
 
 
 LEFT_OUT = ("layer_norm_eps", "pad_token_id")  # by old files
@@ -58,7 +58,7 @@ def test_what_is_no_choice(value):
 
 def test_what_would_change_the_mathematics():
     with pytest.raises(ModelError, match=r"^config\.json: is_decoder = True is not supported, only False$"):
-        require({"is_decoder": True}, "is_decoder", False)
+        only_supported({"is_decoder": True}, "is_decoder", False)
 
 
 @pytest.mark.parametrize(("model_type", "name"), [(each, name) for each, row in ROWS.items() for name in row.other_values])
