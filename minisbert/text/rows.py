@@ -46,19 +46,9 @@ Record = dict[str, Any]  # a row: its values by column; texts, or in JSON anythi
 
 
 def read_texts(file: BinaryIO, name: str, text_field: str | None = None, form: str | None = None) -> Iterator[str]:
-    """Read one text of every row.
+    """Read one text of every row; an InputError gives file:line.
 
-    Args:
-        file: the open file.
-        name: its ending says the form.
-        text_field: the field or column that holds the text, in all forms with names; None = "text".
-        form: "txt", "jsonl", "csv" or "tsv", whatever the ending says.
-
-    Yields:
-        The texts in their order.
-
-    Raises:
-        InputError: the form is not known; a line is not UTF-8, not of its form, or lacks the text; the message gives file:line.
+    The ending of `name` says the form, unless `form` does. `text_field` is the field or column of the text; None = "text".
     """
     lines, found = read_lines(file, name), form or form_of(name)
     if found != "txt":
@@ -89,19 +79,9 @@ def _no_json(lines: Iterator[str], name: str) -> Iterator[str]:
 
 
 def read_table(path: Path, on_bad_row: BadRow | None = None, quotes_are_text: bool = False) -> Iterator[tuple[str, Record]]:
-    """Read named values row by row.
+    """For each row of a table where it begins, "file:line", and its values by column: the same columns in all rows.
 
-    Args:
-        path: its ending says the form.
-        on_bad_row: see `BadRow`.
-        quotes_are_text: take values of a .tsv that look like quoted ones as they are.
-
-    Yields:
-        For each row where it begins, "file:line", and its values by column, the same columns in all rows.
-
-    Raises:
-        InputError: the form is not known, or the first line is no line of names; a row has another number of values.
-        OSError: the file cannot be read.
+    With `quotes_are_text`, values of a .tsv that look like quoted ones are taken as they are.
     """
     form = form_of(str(path)).replace("txt", "tsv")
     names = None
@@ -159,12 +139,7 @@ def bad_row_goes_to(on_bad_row: BadRow | None) -> Iterator[None]:
 
 
 def read_lines(file: BinaryIO, name: str) -> Iterator[str]:
-    """Read the lines of a UTF-8 text without their line ends, gzip'd or not; empty lines at the end are left out.
-
-    Raises:
-        InputError: a line is not UTF-8 text; the message gives file:line.
-        OSError: the file cannot be read.
-    """
+    """Read the lines of a UTF-8 text without their line ends, gzip'd or not; empty lines at the end are left out."""
     source: io.BufferedIOBase | BinaryIO = file
     empty = 0  # lines since the last one that is not
     for number in itertools.count(1):
