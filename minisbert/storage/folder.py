@@ -22,15 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from minisbert.errors import ModelError
-from minisbert.files import (
-    LARGEST_JSON,
-    PLAIN_NAME,
-    parse_json,
-    read_json_object,
-    read_small_file,
-    replacing,
-    write_json,
-)
+from minisbert.files import LARGEST_JSON, PLAIN_NAME, parse_json, read_json_object, read_small_file, replacing, write_json
 from minisbert.models.pooling import POOLING_MODES
 from minisbert.similarity import SIMILARITY_FUNCTIONS
 
@@ -78,11 +70,7 @@ class ModelFolder:
 
 
 def read_folder(folder: Path) -> ModelFolder:
-    """Read all files of a model folder except the weights.
-
-    Raises:
-        ModelError: a file is missing or damaged, or the model has a part that is not supported.
-    """
+    """Read all files of a model folder except the weights; ModelError if one is missing, damaged or not supported."""
     if not folder.is_dir():
         raise ModelError(f"{folder}: {'a file, not a' if folder.exists() else 'no such'} model folder")
     modules = _read_modules(folder)
@@ -94,16 +82,17 @@ def read_folder(folder: Path) -> ModelFolder:
     present = [name for name in TOKENIZER_FILES if (encoder / name).exists()]
     tokenizer_config = _read_optional(encoder / TOKENIZER_CONFIG)
     sentence_config = next(filter(None, (_read_optional(encoder / name) for name in SENTENCE_CONFIGS)), {})
-    settings = _read_optional(folder / SENTENCE_TRANSFORMERS_CONFIG)
+    settings_path = folder / SENTENCE_TRANSFORMERS_CONFIG
+    settings = _read_optional(settings_path)
     prompts = settings.get("prompts") or {}
     if not isinstance(prompts, dict) or not all(isinstance(prompt, str) for prompt in prompts.values()):
-        raise ModelError(f"{folder / SENTENCE_TRANSFORMERS_CONFIG}: prompts must map names to texts")
+        raise ModelError(f"{settings_path}: prompts must map names to texts")
     default_prompt_name = settings.get("default_prompt_name")
     if default_prompt_name is not None and default_prompt_name not in list(prompts):  # it may be of any type
-        raise ModelError(f"{folder / SENTENCE_TRANSFORMERS_CONFIG}: there is no prompt {default_prompt_name!r:.80}")
+        raise ModelError(f"{settings_path}: there is no prompt {default_prompt_name!r:.80}")
     similarity = settings.get("similarity_fn_name") or "cosine"
     if similarity not in SIMILARITY_FUNCTIONS:
-        raise ModelError(f"{folder / SENTENCE_TRANSFORMERS_CONFIG}: unknown similarity_fn_name {similarity!r:.80}")
+        raise ModelError(f"{settings_path}: unknown similarity_fn_name {similarity!r:.80}")
     return ModelFolder(
         config=read_json_object(encoder / CONFIG),
         tokenizer_files={name: read_small_file(encoder / name, LARGEST_TOKENIZER_FILE) for name in present},
@@ -123,16 +112,8 @@ def write_folder(folder: Path, contents: ModelFolder, width: int, write_weights:
     """Write a model folder in the legacy layout of sentence-transformers.
 
     Everything is written into a temporary folder first. A new `folder` appears whole; in an existing one, the files are
-    replaced one by one, or put back if that fails, and files of other names are left alone.
-
-    Args:
-        folder: where to.
-        contents: what the small files shall say; `max_seq_length` must be given.
-        width: D, for the pooling file.
-        write_weights: called with the temporary folder, writes the weights there.
-
-    Raises:
-        OSError: the folder cannot be written to.
+    replaced one by one, or put back if that fails, and files of other names are left alone. `write_weights` is called with
+    the temporary folder. `contents` must say `max_seq_length`, and `width` is D.
     """
     folder.parent.mkdir(parents=True, exist_ok=True)
     temporary = folder.parent / f".{folder.name}.part"
@@ -245,10 +226,8 @@ def _read_max_seq_length(sentence_config: Mapping[str, Any], tokenizer_config: M
     if length is None or (isinstance(length, int | float) and length > LARGEST_MAX_SEQ_LENGTH):
         return None
     if type(length) is not int or length < 1:
-        raise ModelError(
-            f"{SENTENCE_CONFIGS[0]}: max_seq_length (or else model_max_length in tokenizer_config.json) must be a "
-            f"positive whole number, found {length!r:.50}"
-        )
+        where = f"{SENTENCE_CONFIGS[0]}: max_seq_length (or else model_max_length in tokenizer_config.json)"
+        raise ModelError(f"{where} must be a positive whole number, found {length!r:.50}")
     return length
 
 
