@@ -1,7 +1,8 @@
 """The fields of config.json that all encoders have, and how fields are read: one typed and bounded value at a time.
 
 A configuration comes from strangers: 10^6 layers, `"12"` for 12, NaN for epsilon. Each model's frozen dataclass is
-built with the readers below, so that a bad value ends in one line that names the field, before anything is allocated.
+built with the readers below, so that a bad value ends in a `ModelError`, one line that names the field, before anything is
+allocated.
 """
 
 from collections.abc import Collection, Mapping, Sequence
@@ -61,11 +62,7 @@ class EncoderConfig:
 
 
 def integer(fields: Fields, name: str, low: int, high: int, default: int | None = None) -> int:
-    """The whole number called `name`, from `low` to `high`; `default` where the field is absent.
-
-    Raises:
-        ModelError: the field is absent and has no default, is not a whole number, or is out of range.
-    """
+    """The whole number called `name`, from `low` to `high`; `default` where the field is absent."""
     value = _lookup(fields, name, default)
     if type(value) is not int:  # not isinstance: true is an int to Python
         raise ModelError(f"config.json: {name} must be a whole number, found {value!r:.50}")
@@ -75,11 +72,7 @@ def integer(fields: Fields, name: str, low: int, high: int, default: int | None 
 
 
 def number(fields: Fields, name: str, low: float, high: float, default: float | None = None) -> float:
-    """The finite number called `name`, from `low` to `high`; `default` where the field is absent.
-
-    Raises:
-        ModelError: the field is absent and has no default, is not a number, or is out of range.
-    """
+    """The finite number called `name`, from `low` to `high`; `default` where the field is absent."""
     value = _lookup(fields, name, default)
     if type(value) not in (int, float):
         raise ModelError(f"config.json: {name} must be a number, found {value!r:.50}")
@@ -89,11 +82,7 @@ def number(fields: Fields, name: str, low: float, high: float, default: float | 
 
 
 def flag(fields: Fields, name: str, default: bool) -> bool:
-    """The truth value called `name`; `default` where the field is absent.
-
-    Raises:
-        ModelError: the field is neither true nor false.
-    """
+    """The truth value called `name`; `default` where the field is absent."""
     value = _lookup(fields, name, default)
     if type(value) is not bool:
         raise ModelError(f"config.json: {name} must be true or false, found {value!r:.50}")
@@ -101,11 +90,7 @@ def flag(fields: Fields, name: str, default: bool) -> bool:
 
 
 def choice(fields: Fields, name: str, allowed: Sequence[str], default: str | None = None) -> str:
-    """The text called `name`, one of `allowed`; `default` where the field is absent.
-
-    Raises:
-        ModelError: the field is absent and has no default, or is something else.
-    """
+    """The text called `name`, one of `allowed`; `default` where the field is absent."""
     value = _lookup(fields, name, default)
     if not isinstance(value, str) or value not in allowed:
         raise ModelError(f"config.json: {name} must be one of {', '.join(allowed)}; {value!r:.50} is not supported")
@@ -113,11 +98,7 @@ def choice(fields: Fields, name: str, allowed: Sequence[str], default: str | Non
 
 
 def subset(fields: Fields, name: str, allowed: Collection[str]) -> frozenset[str]:
-    """The texts called `name`, all of them `allowed`, as a list or as "a|b"; empty where the field is absent.
-
-    Raises:
-        ModelError: the field is something else.
-    """
+    """The texts called `name`, all of them `allowed`, as a list or as "a|b"; empty where the field is absent."""
     value = fields.get(name) or []
     texts = value.lower().split("|") if isinstance(value, str) else value
     if not isinstance(texts, list) or not {str(text).strip() for text in texts} <= set(allowed):
@@ -126,27 +107,14 @@ def subset(fields: Fields, name: str, allowed: Collection[str]) -> frozenset[str
 
 
 def only_supported(fields: Fields, name: str, supported: Any) -> None:
-    """Check that `name` is absent, null or equal to `supported`: any other value would change the mathematics.
-
-    Raises:
-        ModelError: the field has another value.
-    """
+    """Check that `name` is absent, null or equal to `supported`: any other value would change the mathematics."""
     value = fields.get(name)
     if value is not None and value != supported:
         raise ModelError(f"config.json: {name} = {value!r:.50} is not supported, only {supported!r}")
 
 
 def encoder_fields(fields: Fields, layer_norm_eps: float, pad_token_id: int) -> dict[str, Any]:
-    """Read the fields of `EncoderConfig`.
-
-    Args:
-        fields: the parsed file.
-        layer_norm_eps: what it means that the field is absent, as in the oldest files.
-        pad_token_id: likewise.
-
-    Raises:
-        ModelError: one of them is missing, of the wrong type or out of bounds.
-    """
+    """Read the fields of `EncoderConfig`; the two arguments stand in where the oldest files do not have these fields."""
     hidden_size = integer(fields, "hidden_size", 1, LARGEST_WIDTH)
     vocab_size = integer(fields, "vocab_size", 1, LARGEST_VOCABULARY)
     heads = integer(fields, "num_attention_heads", 1, hidden_size)
