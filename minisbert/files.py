@@ -26,12 +26,7 @@ PLAIN_NAME = re.compile(r"\w[\w.-]{0,99}", re.ASCII)
 def parse_json(data: bytes, where: str) -> Any:
     """Parse JSON strictly: UTF-8, no duplicate keys, no NaN, no numbers out of range, no half characters.
 
-    Args:
-        data: the file's bytes.
-        where: the file's name, for the message.
-
-    Raises:
-        ModelError: `data` is anything else.
+    Anything else is a `ModelError`, whose message begins with `where`.
     """
 
     def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -70,11 +65,7 @@ def read_json_object(path: Path) -> dict[str, Any]:
 
 
 def read_small_file(path: Path, largest: int) -> bytes:
-    """Read a file of a model folder that must not have more than `largest` bytes.
-
-    Raises:
-        ModelError: it cannot be read, or is larger.
-    """
+    """Read a file of a model folder; ModelError if it cannot be read, or has more than `largest` bytes."""
     refuse_pointer(path)
     with path.open("rb") as file:
         data = file.read(largest + 1)
@@ -84,11 +75,7 @@ def read_small_file(path: Path, largest: int) -> bytes:
 
 
 def refuse_pointer(path: Path) -> None:
-    """Check that a file of a model folder can be read and is not the few lines that git-lfs leaves in its place.
-
-    Raises:
-        ModelError: it cannot, or it is.
-    """
+    """Raise ModelError if a file of a model folder cannot be read, or is the few lines that git-lfs leaves in its place."""
     try:
         with path.open("rb") as file:
             start = file.read(32)
@@ -101,12 +88,7 @@ def refuse_pointer(path: Path) -> None:
 def file_hash(path: Path, algorithm: Literal["sha256", "sha1", "git"]) -> str:
     r"""The hash of a file's contents, in hexadecimal digits.
 
-    Args:
-        path: a file of any size; it is read in blocks.
-        algorithm: "git" is what git names a file by, the SHA-1 of b"blob <size>\0" and the contents after it.
-
-    Raises:
-        OSError: the file cannot be read.
+    "git" is what git names a file by, the SHA-1 of b"blob <size>\0" and the contents after it.
     """
     digest = hashlib.sha256() if algorithm == "sha256" else hashlib.sha1()
     with path.open("rb") as file:
@@ -130,11 +112,7 @@ def write_json(path: Path, value: object) -> None:
 
 @contextlib.contextmanager
 def replacing(path: Path) -> Iterator[BinaryIO]:
-    """Open a new file for writing that takes the place of `path` when the block ends without an error.
-
-    Raises:
-        OSError: it cannot be written.
-    """
+    """Open a new file for writing that takes the place of `path` when the block ends without an error."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         with temporary.open("wb") as file:
