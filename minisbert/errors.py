@@ -58,11 +58,7 @@ class NonFiniteError(MinisbertError, ArithmeticError):
 
 
 def check_unicode(text: str, where: str) -> None:
-    r"""Refuse half of a surrogate pair, which JSON ("\ud800") and command lines that are not UTF-8 can hold.
-
-    Raises:
-        InputError: the message begins with `where`.
-    """
+    r"""Refuse half of a surrogate pair, which JSON ("\ud800") and command lines that are not UTF-8 can hold."""
     try:
         text.encode("utf-8")
     except UnicodeEncodeError as error:
