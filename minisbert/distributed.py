@@ -23,11 +23,8 @@ def join_processes(device: str | None, backend: str | None = None) -> Iterator[s
     """Join the other processes if torchrun started several, and yield the device of this one.
 
     With `device` None or "cuda", each process has a GPU, if there are some. Without torchrun `device` is not tried out.
-    `backend` carries tensors; None = "nccl" between GPUs, else "gloo".
-
-    Raises:
-        InputError: the device does not work.
-        ProcessError: another process has ended before its work was done.
+    `backend` carries tensors; None = "nccl" between GPUs, else "gloo". If another process ends before its work is done,
+    this one gets a `ProcessError`.
     """
     if "LOCAL_RANK" not in os.environ:
         yield device
