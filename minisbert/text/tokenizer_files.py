@@ -41,18 +41,9 @@ _ONE_AT_A_TIME = threading.Lock()
 def build_tokenizer(
     files: Files, config: Any, max_seq_length: int | None, usual_length: int | None = None, lowercase: bool = False
 ) -> Tokenizer:
-    """Build the tokenizer of a folder.
+    """Build the tokenizer of a folder; ModelError if it cannot be read, or does not fit the encoder's `config`.
 
-    Args:
-        files: the folder's.
-        config: of the encoder, such as `BertConfig`.
-        max_seq_length: texts are cut to this number of tokens; None = to the usual length, as far as the model can.
-        usual_length: what the folder says; None = as many as the model can.
-        lowercase: the folder says that texts are lowered in case first.
-
-    Raises:
-        ModelError: the tokenizer cannot be read, or it does not fit the model.
-        InputError: `max_seq_length` is more than the model can do.
+    Texts are cut to `max_seq_length` tokens, or else to the `usual_length` that the folder says, as far as the model can.
     """
     backend = load_backend(files, segments_of_pairs=config.segments > 1)
     special = backend.encode("").ids
@@ -79,14 +70,9 @@ def check_max_seq_length(length: int, config: Any) -> None:
 
 
 def load_backend(files: Files, segments_of_pairs: bool) -> tokenizers.Tokenizer:
-    """Build the tokenizer that the files describe, with truncation and padding off.
+    """Build the tokenizer that tokenizer.json describes, or else vocab.txt, with truncation and padding off.
 
-    Args:
-        files: tokenizer.json, or else vocab.txt with those that explain it.
-        segments_of_pairs: whether the second text of a pair is of segment 1 (BERT), should one be built from vocab.txt.
-
-    Raises:
-        ModelError: neither file is there, or it is damaged, or it needs what is not supported.
+    `segments_of_pairs`: whether one built from vocab.txt puts the second text of a pair into segment 1 (BERT).
     """
     if "tokenizer.json" in files:
         return _from_json(files["tokenizer.json"])
