@@ -70,18 +70,9 @@ def local_folder(
     """The folder that `source` means: an existing path, which is never looked up on the Hub, or a copy of a model there.
 
     A commit (40 hexadecimal digits) that is in the local cache is used without a request. A branch or tag is looked up;
-    if the Hub cannot be reached, the copy in the cache is used with a warning.
-
-    Args:
-        source: a path, "owner/name" or "owner/name@revision".
-        revision: branch, tag or commit, if `source` names none; None = "main".
-        token: for private and gated models; None = the one that the machine is logged in with.
-        local_files_only: open no connection; so does the environment variable HF_HUB_OFFLINE=1.
-        timeout: seconds for everything together; None = a minute for each request, and more for large files.
-
-    Raises:
-        HubError: the model cannot be had; the message says which of the many reasons it is.
-        InputError: `source` and `revision` name two revisions, or `source` is a folder, which has none.
+    if the Hub cannot be reached, the copy in the cache is used with a warning. The arguments are those of
+    `SentenceEncoder.from_pretrained`; `timeout` is its `hub_timeout`, and HF_HUB_OFFLINE=1 in the environment counts as
+    `local_files_only`. A HubError says why the model cannot be had.
     """
     path = Path(source)
     match = HUB_NAME.fullmatch(source) if isinstance(source, str) and not path.exists() else None
@@ -223,12 +214,8 @@ def _no_partial_file(cache: Path, expected: str | None) -> Iterator[None]:
 def ask(request: Callable[[], Result], where: str, until: float, attempts: int = ATTEMPTS) -> Result:
     """Make a request of the client until it succeeds, is refused, or has no attempts or time (monotonic clock) left.
 
-    The client alone does not repeat all that a second attempt would mend, and explains itself in several lines.
-
-    Raises:
-        Unreachable: no attempt succeeded.
-        HubError: the Hub refuses; it would do so again.
-        OSError: the disk or the permissions on this machine are at fault.
+    The client alone does not repeat all that a second attempt would mend, and explains itself in several lines. Here its
+    errors become `Unreachable` or, if the Hub refuses, `HubError`; those of this machine's disk stay what they are.
     """
     from huggingface_hub import errors
 
