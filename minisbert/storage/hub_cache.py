@@ -138,9 +138,6 @@ def files_to_read(available: Iterable[str], folder: Path) -> Iterator[str]:
 
     An index of shards is looked into when its name has been taken, so that there is time to fetch it into the folder.
     Shards that it names are yielded even if they are not available.
-
-    Raises:
-        ModelError: the index is damaged.
     """
     files = list(available)
     yield from (file for file in files if file in SMALL_FILES or MODULE_CONFIG.fullmatch(file))
