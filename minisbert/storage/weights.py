@@ -83,15 +83,6 @@ def save_checkpoint(folder: Path, encoder: nn.Module, tensor_names: TensorNames,
 
     Pooler weights that were never there (a masked-language model has none) are written as zeros, because readers
     that want them would otherwise warn; no sentence embedding depends on them.
-
-    Args:
-        folder: where to.
-        encoder: all its parameters are written, in their dtype.
-        tensor_names: what they are called in a checkpoint.
-        pooler_weights: by checkpoint name, as `load_checkpoint` returned them.
-
-    Raises:
-        OSError: the file cannot be written.
     """
     tensors = {name: parameter.detach() for name, parameter in _by_checkpoint_name(encoder, tensor_names).items()}
     dtype = next(iter(tensors.values())).dtype
@@ -101,11 +92,7 @@ def save_checkpoint(folder: Path, encoder: nn.Module, tensor_names: TensorNames,
 
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
-    """Write a safetensors file and bring it to the disk.
-
-    Raises:
-        OSError: it cannot be written.
-    """
+    """Write a safetensors file and bring it to the disk."""
     try:
         save_file({name: tensor.cpu().contiguous() for name, tensor in tensors.items()}, path, {"format": "pt"})
     except safetensors.SafetensorError as error:  # the disk is full, most often
@@ -215,14 +202,7 @@ def _stored_tensor(path: Path, name: str, view: Any) -> StoredTensor:
 
 
 def read_shard_index(path: Path) -> dict[str, str]:
-    """Read model.safetensors.index.json, which says in which file of its folder each tensor is.
-
-    Returns:
-        Name of a tensor -> name of a file.
-
-    Raises:
-        ModelError: it says something else, or names a file in another folder.
-    """
+    """Read model.safetensors.index.json: name of a tensor -> name of the file, in the same folder, that holds it."""
     files = read_json_object(path).get("weight_map")
     if not isinstance(files, dict) or not all(isinstance(file, str) for file in files.values()):
         raise ModelError(f"{path}: expected a weight_map from tensor to file name")
