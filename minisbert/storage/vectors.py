@@ -128,8 +128,7 @@ class VectorFile:
     def resume(self, run: dict[str, Any], texts: Iterator[str]) -> int:
         """Go on with an interrupted run, if there is one; returns how many rows are done, whose texts are taken from `texts`.
 
-        Raises:
-            InputError: the interrupted run noted another `run` (what the vectors depend on), or had other texts.
+        `run` is what the vectors depend on: if the interrupted one had another, or other texts, that is an InputError.
         """
         journal = self._read_journal()
         if journal is None:
