@@ -52,30 +52,23 @@ def read_texts(file: BinaryIO, name: str, text_field: str | None = None, form: s
     """
     lines, found = read_lines(file, name), form or form_of(name)
     if found != "txt":
-        return _choose(_records(lines, name, found), name, text_field or "text")
+        field = text_field or "text"
+        for where, record in _records(lines, name, found):
+            if field not in record:
+                known = one_line(", ".join(record))
+                raise InputError(f"{where}: no field {field!r:.80}; choose with --text-field one of: {known}")
+            yield text_of(record, field, where)
+        return
     if text_field is not None:
         raise InputError(
             f"{name}: lines of text have no field {text_field!r:.80}; say what it is: --input-format jsonl, csv or tsv"
         )
-    return lines if form else _no_json(lines, name)
-
-
-def _choose(records: Iterator[tuple[str, Record]], name: str, field: str) -> Iterator[str]:
-    for where, record in records:
-        if field not in record:
-            raise InputError(f"{where}: no field {field!r:.80}; choose with --text-field one of: {one_line(', '.join(record))}")
-        yield text_of(record, field, where)
-
-
-def _no_json(lines: Iterator[str], name: str) -> Iterator[str]:
-    """The lines, unless the first one begins JSON, whose brackets and names nobody wants vectors of."""
-    first = next(lines, None)
-    if first is None:
-        return
-    if re.match(r'\s*(\[|\{|\[\s*\{)\s*("|$)', first):
-        raise InputError(f"{name}:1: looks like JSON, not a text; pass --input-format jsonl, or txt to take lines as they are")
-    yield first
-    yield from lines
+    for number, line in enumerate(lines, start=1):
+        # Nobody wants vectors of the brackets and names of JSON.
+        if number == 1 and not form and re.match(r'\s*(\[|\{|\[\s*\{)\s*("|$)', line):
+            advice = "pass --input-format jsonl, or txt to take lines as they are"
+            raise InputError(f"{name}:1: looks like JSON, not a text; {advice}")
+        yield line
 
 
 def read_table(path: Path, on_bad_row: BadRow | None = None, quotes_are_text: bool = False) -> Iterator[tuple[str, Record]]:
@@ -91,11 +84,10 @@ def read_table(path: Path, on_bad_row: BadRow | None = None, quotes_are_text: bo
                 names = record.keys()
                 if form != "jsonl":
                     _check_names(list(names), f"{path}:1")
-            if record.keys() == names:
-                yield where, record
-                continue
             with bad_row_goes_to(on_bad_row):
-                raise InputError(f"{where}: expected the fields of the first one: {one_line(', '.join(names))}")
+                if record.keys() != names:
+                    raise InputError(f"{where}: expected the fields of the first one: {one_line(', '.join(names))}")
+                yield where, record
 
 
 def _check_names(names: list[str], where: str) -> None:
@@ -168,13 +160,12 @@ def read_lines(file: BinaryIO, name: str) -> Iterator[str]:
             where = f"{name}:{number}: not UTF-8 (byte {error.start + 1} of the line)"
             raise InputError(f"{where}; {_hint(line, name)}") from None
         text = text.removesuffix("\n").removesuffix("\r")
-        if text:
-            if empty:
-                yield from itertools.repeat("", empty)
-                empty = 0
-            yield text
-        else:
+        if not text:
             empty += 1
+            continue
+        yield from itertools.repeat("", empty)
+        empty = 0
+        yield text
 
 
 def _unpacked(file: BinaryIO) -> io.BufferedIOBase:

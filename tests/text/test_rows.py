@@ -208,7 +208,7 @@ def test_a_bracket_does_not_make_json(text):
 
 def test_lines_of_text_have_no_fields():
     with pytest.raises(InputError, match="standard input: lines of text have no field '문장'; say what it is: --input-format"):
-        read_texts(io.BytesIO(b""), "standard input", "문장")
+        list(read_texts(io.BytesIO(b""), "standard input", "문장"))
 
 
 def test_fields_inside_fields():
