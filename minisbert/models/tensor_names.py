@@ -11,20 +11,14 @@ from torch import nn
 
 @dataclass(frozen=True)
 class TensorNames:
-    """The names that one architecture has in checkpoints.
+    """The names that one architecture has in checkpoints."""
 
-    Attributes:
-        prefix: what a masked-language model puts before every name, "bert." for example.
-        modules: module in a checkpoint -> module of our encoder; {i} stands for the number of a layer. The tensors of a
-            module, weight and bias, have the same names in both. Rows for parts that a configuration leaves out are not used.
-        pooler_weights: read and saved again, but never computed with: see the end of bert.py.
-        unused: known and left behind, with the reason; a final * stands for every name that starts so.
-    """
-
-    prefix: str
+    prefix: str  # what a masked-language model puts before every name, "bert." for example
+    # Module in a checkpoint -> module of our encoder; {i} stands for the number of a layer. The tensors of a module, weight and
+    # bias, have the same names in both. Rows for parts that a configuration leaves out are not used.
     modules: Mapping[str, str]
-    pooler_weights: Sequence[str]
-    unused: Mapping[str, str]
+    pooler_weights: Sequence[str]  # read and saved again, but never computed with: see the end of bert.py
+    unused: Mapping[str, str]  # known and left behind, with the reason; a final * stands for every name that starts so
 
     def by_checkpoint_name(self, encoder: nn.Module, layers: int) -> dict[str, str]:
         """Checkpoint name -> parameter name, for every parameter of an encoder with so many layers."""
