@@ -1,8 +1,7 @@
 """The fields of config.json that all encoders have, and how fields are read: one typed and bounded value at a time.
 
 A configuration comes from strangers: 10^6 layers, `"12"` for 12, NaN for epsilon. Each model's frozen dataclass is
-built with the readers below, so that a bad value ends in a `ModelError`, one line that names the field, before anything is
-allocated.
+built with the readers below: a bad value ends in a `ModelError`, which names the field, before anything is allocated.
 """
 
 from collections.abc import Collection, Mapping, Sequence
