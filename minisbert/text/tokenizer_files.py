@@ -102,10 +102,7 @@ def token_content(setting: object) -> str | None:
 def _word_piece(
     vocabulary: bytes, settings: Mapping[str, Any], added: list[str | None], segments_of_pairs: bool
 ) -> tokenizers.Tokenizer:
-    """The tokenizer that BERT's vocab.txt and tokenizer_config.json describe.
-
-    Of the tokens in `added`, a vocab.txt can do with the special ones alone.
-    """
+    """The tokenizer that BERT's vocab.txt and tokenizer_config.json describe; they can hold no `added` but special tokens."""
     tokenizer_class = settings.get("tokenizer_class") or "BertTokenizer"
     remedy = "needs a tokenizer.json: save one with transformers"
     if tokenizer_class not in ("BertTokenizer", "BertTokenizerFast"):
