@@ -48,21 +48,11 @@ class StoredTensor:
 def load_checkpoint(
     folder: Path, encoder: nn.Module, tensor_names: TensorNames, device: str | torch.device | None = None
 ) -> dict[str, Tensor]:
-    """Fill the parameters of an encoder from the weights in a folder.
+    """Fill the parameters of an encoder from the weights in a folder, converted to the dtype of each parameter.
 
-    Args:
-        folder: holds one of the three forms of weights; safetensors is preferred.
-        encoder: parameters of any dtype; they receive the stored values converted to their dtype.
-        tensor_names: what its tensors are called in a checkpoint.
-        device: where to put the parameters of an encoder on the meta device, which has shapes alone: memory is taken
-            after the weights are known to fit. None = leave them where they are.
-
-    Returns:
-        The pooler weights by checkpoint name, on the CPU: not computed with, but to be saved again.
-
-    Raises:
-        ModelError: there are no weights, a file is damaged, or a tensor is missing, unexpected, of another shape or not
-            floating point, and then no parameter has been touched; or a tensor holds NaN or an infinite value.
+    `device` is for an encoder on the meta device, which has shapes alone: memory is taken there after the weights are known
+    to fit. If they do not fit, a ModelError says so and no parameter has been touched; one with NaN is found only later.
+    Returns the pooler weights by checkpoint name, on the CPU: not computed with, but to be saved again.
     """
     stored = _current_names(_open(folder), tensor_names.prefix)
     parameters = _by_checkpoint_name(encoder, tensor_names)
@@ -162,12 +152,10 @@ def _read_finite(name: str, stored: StoredTensor) -> Tensor:
 
 def _open(folder: Path) -> dict[str, StoredTensor]:
     """Find the weights of a folder and list what they hold."""
-    if (folder / SAFETENSORS).exists():
-        return _open_safetensors(folder / SAFETENSORS)
-    if (folder / SAFETENSORS_INDEX).exists():
-        return _open_shards(folder / SAFETENSORS_INDEX)
-    if (folder / PYTORCH_BIN).exists():
-        return _open_pytorch_bin(folder / PYTORCH_BIN)
+    forms = {SAFETENSORS: _open_safetensors, SAFETENSORS_INDEX: _open_shards, PYTORCH_BIN: _open_pytorch_bin}
+    for name, open_form in forms.items():
+        if (folder / name).exists():
+            return open_form(folder / name)
     raise ModelError(f"{folder}: no weights: neither {SAFETENSORS}, {SAFETENSORS_INDEX} nor {PYTORCH_BIN} is there")
 
 
