@@ -260,8 +260,7 @@ def print_similarities(encoder: BlockEncoder, texts: list[str], vectors: npt.NDA
     """Print how similar every text is to every other: on a terminal a grid, if they are few, else numbers and tabs."""
     if sys.stdout.isatty() and 1 <= len(texts) <= MOST_ROWS_IN_GRID:
         similarities = encoder.model.similarity(vectors, vectors).numpy()
-        width = shutil.get_terminal_size().columns
-        print(similarity_grid(similarities, texts, width, colour="NO_COLOR" not in os.environ))
+        print(similarity_grid(similarities, texts, shutil.get_terminal_size().columns, colour="NO_COLOR" not in os.environ))
         return
     for begin in range(0, len(texts), SIMILARITY_ROWS_AT_ONCE):
         for row in encoder.model.similarity(vectors[begin : begin + SIMILARITY_ROWS_AT_ONCE], vectors).tolist():
