@@ -149,8 +149,8 @@ class SentenceEncoder(nn.Module):
 
     @property
     def embedding_dimension(self) -> int:
-        """D, the length of a vector."""
-        return self.config.width
+        """The length of a vector that `encode` returns: D, or less if the folder says that vectors are cut."""
+        return min(self.config.width, self.folder.truncate_dim or self.config.width)
 
     def get_sentence_embedding_dimension(self) -> int:
         """The same, by its name in sentence-transformers."""
@@ -222,7 +222,8 @@ class SentenceEncoder(nn.Module):
             max_tokens_per_batch: rows x longest length of a batch; None = a value that suits the device.
             batch_size: the most rows of a batch; None = as many as those tokens allow.
             normalize_embeddings: scale every vector to length 1.
-            truncate_dim: keep the first so many of D columns (for models trained with MatryoshkaLoss).
+            truncate_dim: keep the first so many of D columns (for models trained with MatryoshkaLoss); None = as the
+                folder says.
             prompt: put before every text.
             prompt_name: use the prompt of this name in the model's folder instead.
             convert_to_tensor: return a tensor on the model's device instead of an array.
@@ -293,8 +294,8 @@ class SentenceEncoder(nn.Module):
         return options if asked else {**options, "prompt_name": known}
 
     def _width(self, truncate_dim: int | None) -> int:
-        if truncate_dim is not None and not 1 <= truncate_dim <= self.embedding_dimension:
-            raise InputError(f"truncate_dim must be from 1 to {self.embedding_dimension}, found {truncate_dim}")
+        if truncate_dim is not None and not 1 <= truncate_dim <= self.config.width:
+            raise InputError(f"truncate_dim must be from 1 to {self.config.width}, found {truncate_dim}")
         return truncate_dim or self.embedding_dimension
 
     def prompt_text(self, prompt: str | None, prompt_name: str | None) -> str:
@@ -370,7 +371,7 @@ class SentenceEncoder(nn.Module):
         )
         names, pooler = architecture.tensor_names, self.pooler_weights
         write_weights = functools.partial(save_checkpoint, encoder=self.encoder, tensor_names=names, pooler_weights=pooler)
-        write_folder(Path(folder), contents, self.embedding_dimension, write_weights)
+        write_folder(Path(folder), contents, self.config.width, write_weights)
 
 
 def _check_reference_options(options: dict[str, Any], device: torch.device) -> None:

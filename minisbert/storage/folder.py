@@ -14,6 +14,7 @@ assumed. Types and paths in these files are compared with known names, never imp
 """
 
 import contextlib
+import json
 import shutil
 import warnings
 from collections.abc import Callable, Mapping
@@ -25,6 +26,7 @@ from minisbert.errors import ModelError
 from minisbert.files import LARGEST_JSON, PLAIN_NAME, parse_json, read_json_object, read_small_file, replacing, write_json
 from minisbert.models.pooling import POOLING_MODES
 from minisbert.similarity import SIMILARITY_FUNCTIONS
+from minisbert.storage.settings import check_settings, nested_settings
 
 CONFIG = "config.json"
 MODULES = "modules.json"
@@ -32,7 +34,8 @@ SENTENCE_TRANSFORMERS_CONFIG = "config_sentence_transformers.json"
 # The first that says something counts; the name depends on the version and the class that saved the model.
 SENTENCE_CONFIGS = tuple(f"sentence_{kind}_config.json" for kind in ("bert", "roberta", "xlm-roberta", "xlnet"))
 TOKENIZER_CONFIG = "tokenizer_config.json"
-TOKENIZER_FILES = ("tokenizer.json", TOKENIZER_CONFIG, "special_tokens_map.json", "vocab.txt", "added_tokens.json")
+SPECIAL_TOKENS_MAP = "special_tokens_map.json"
+TOKENIZER_FILES = ("tokenizer.json", TOKENIZER_CONFIG, SPECIAL_TOKENS_MAP, "vocab.txt", "added_tokens.json")
 LARGEST_TOKENIZER_FILE = 64 * 2**20  # bytes; that of XLM-RoBERTa has 17 million
 
 # Kind of a module -> its folder, as written. A module's type ends in its kind in all versions of sentence-transformers, from
@@ -67,6 +70,7 @@ class ModelFolder:
     prompts: dict[str, str] = field(default_factory=dict)
     default_prompt_name: str | None = None
     similarity_fn_name: str = "cosine"
+    truncate_dim: int | None = None  # vectors are cut to so many columns
 
 
 def read_folder(folder: Path) -> ModelFolder:
@@ -79,11 +83,22 @@ def read_folder(folder: Path) -> ModelFolder:
         raise ModelError(f"{encoder}: no {CONFIG} there: not a model folder")
     if "Pooling" not in modules:
         warnings.warn(f"{folder}: nothing says how to pool ({MODULES}); mean pooling is used", stacklevel=3)
-    present = [name for name in TOKENIZER_FILES if (encoder / name).exists()]
+    tokenizer_files = {name: encoder / name for name in TOKENIZER_FILES if (encoder / name).exists()}
+    files = {name: read_small_file(path, LARGEST_TOKENIZER_FILE) for name, path in tokenizer_files.items()}
+    check_settings(_read_optional(encoder / SPECIAL_TOKENS_MAP), encoder / SPECIAL_TOKENS_MAP, SPECIAL_TOKENS_MAP)
+    found = ((encoder / name, _read_optional(encoder / name)) for name in SENTENCE_CONFIGS)
+    sentence_path, sentence_config = next((each for each in found if each[1]), (encoder / SENTENCE_CONFIGS[0], {}))
+    check_settings(sentence_config, sentence_path, SENTENCE_CONFIGS[0])
     tokenizer_config = _read_optional(encoder / TOKENIZER_CONFIG)
-    sentence_config = next(filter(None, (_read_optional(encoder / name) for name in SENTENCE_CONFIGS)), {})
+    changes = nested_settings(sentence_config, sentence_path, "tokenizer_args", "processor_kwargs")
+    if changes:
+        tokenizer_config |= changes
+        files[TOKENIZER_CONFIG] = json.dumps(tokenizer_config).encode()
+    check_settings(tokenizer_config, encoder / TOKENIZER_CONFIG, TOKENIZER_CONFIG)
+    config_changes = nested_settings(sentence_config, sentence_path, "config_args", "config_kwargs")
     settings_path = folder / SENTENCE_TRANSFORMERS_CONFIG
     settings = _read_optional(settings_path)
+    check_settings(settings, settings_path, SENTENCE_TRANSFORMERS_CONFIG)
     prompts = settings.get("prompts") or {}
     if not isinstance(prompts, dict) or not all(isinstance(prompt, str) for prompt in prompts.values()):
         raise ModelError(f"{settings_path}: prompts must map names to texts")
@@ -93,18 +108,22 @@ def read_folder(folder: Path) -> ModelFolder:
     similarity = settings.get("similarity_fn_name") or "cosine"
     if similarity not in SIMILARITY_FUNCTIONS:
         raise ModelError(f"{settings_path}: unknown similarity_fn_name {similarity!r:.80}")
+    truncate_dim = settings.get("truncate_dim")
+    if truncate_dim is not None and (type(truncate_dim) is not int or truncate_dim < 1):
+        raise ModelError(f"{settings_path}: truncate_dim must be 1 or more, found {truncate_dim!r:.50}")
     return ModelFolder(
-        config=read_json_object(encoder / CONFIG),
-        tokenizer_files={name: read_small_file(encoder / name, LARGEST_TOKENIZER_FILE) for name in present},
+        config=read_json_object(encoder / CONFIG) | config_changes,
+        tokenizer_files=files,
         tokenizer_config=tokenizer_config,
         encoder_path=modules["Transformer"],
-        max_seq_length=_read_max_seq_length(sentence_config, tokenizer_config),
+        max_seq_length=_read_max_seq_length(sentence_config, sentence_path, changes, tokenizer_config),
         lowercase=sentence_config.get("do_lower_case") is True,
         pooling_mode=_read_pooling_mode(folder / modules["Pooling"] / CONFIG) if "Pooling" in modules else "mean",
         normalize="Normalize" in modules,
         prompts=prompts,
         default_prompt_name=default_prompt_name,
         similarity_fn_name=similarity,
+        truncate_dim=truncate_dim,
     )
 
 
@@ -147,6 +166,7 @@ def _write_small_files(folder: Path, contents: ModelFolder, width: int) -> None:
             "prompts": contents.prompts,
             "default_prompt_name": contents.default_prompt_name,
             "similarity_fn_name": contents.similarity_fn_name,
+            **({"truncate_dim": contents.truncate_dim} if contents.truncate_dim else {}),
         },
     }
     for path in filter(None, modules.values()):
@@ -220,9 +240,17 @@ def _read_pooling_mode(path: Path) -> str:
     return str(mode)
 
 
-def _read_max_seq_length(sentence_config: Mapping[str, Any], tokenizer_config: Mapping[str, Any]) -> int | None:
+def _read_max_seq_length(
+    sentence_config: Mapping[str, Any], path: Path, changes: Mapping[str, Any], tokenizer_config: Mapping[str, Any]
+) -> int | None:
     """The folder's own limit; a tokenizer that has none says 10^30, which is read as None."""
-    length = sentence_config.get("max_seq_length") or tokenizer_config.get("model_max_length")
+    processing = nested_settings(sentence_config, path, "processing_kwargs")
+    text = nested_settings(processing, path, "text")
+    if processing.keys() - {"text"} or text.keys() - {"max_length"}:
+        raise ModelError(f"{path}: in processing_kwargs only text.max_length is supported, found {processing!r:.80}")
+    said = (text.get("max_length"), changes.get("model_max_length"), sentence_config.get("max_seq_length"))
+    said += (tokenizer_config.get("model_max_length"), tokenizer_config.get("max_len"))
+    length = next(filter(None, said), None)
     if length is None or (isinstance(length, int | float) and length > LARGEST_MAX_SEQ_LENGTH):
         return None
     if type(length) is not int or length < 1:

@@ -80,6 +80,7 @@ class Tokenizer:
         max_seq_length: see the property.
         unknown_token: counted in `TokenizedTexts.unknown`; None = nothing is counted.
         lowercase: lower the case of texts first, as `str.lower` does.
+        cut_side: the end of a text that is too long which is cut off, "right" or "left".
 
     >>> from minisbert.text.tokenizer_files import load_backend
     >>> vocabulary = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "밥", "##을", "먹", "##는다", "."]
@@ -103,8 +104,10 @@ class Tokenizer:
         max_seq_length: int,
         unknown_token: str | None = None,
         lowercase: bool = False,
+        cut_side: str = "right",
     ) -> None:
         self.backend = backend
+        self.cut_side = cut_side
         self.pad_token_id = pad_token_id
         self.lowercase = lowercase
         self.unknown_token_id = None if unknown_token is None else backend.token_to_id(unknown_token)
@@ -120,7 +123,7 @@ class Tokenizer:
         special = self.backend.num_special_tokens_to_add(is_pair=False)
         if length <= special:
             raise InputError(f"max_seq_length must be at least {special + 1} ({special} are special tokens), found {length}")
-        self.backend.enable_truncation(length)
+        self.backend.enable_truncation(length, direction=self.cut_side)
         self._max_seq_length = int(length)
 
     def __call__(self, texts: Sequence[str], prompt: str = "") -> TokenizedTexts:
@@ -152,7 +155,10 @@ class Tokenizer:
             if self.lowercase:
                 block = [text.lower() for text in block]
             with damage_is_model_error("tokenizer.json: fails on one of the texts"):
-                encodings = encode_starts(self.backend, block, self.max_seq_length)
+                if self.cut_side == "right":
+                    encodings = encode_starts(self.backend, block, self.max_seq_length)
+                else:
+                    encodings = self.backend.encode_batch(block)
             lengths[begin : begin + len(block)] = [len(encoding.ids) for encoding in encodings]
             truncated += sum(bool(encoding.overflowing) for encoding in encodings)
             blocks.append(np.array([token for encoding in encodings for token in encoding.ids], dtype=np.int32))

@@ -60,7 +60,11 @@ def build_tokenizer(
     settings = parse_json_object(files.get("tokenizer_config.json", b"{}"), "tokenizer_config.json")
     named = getattr(backend.model, "unk_token", None) or token_content(settings.get("unk_token"))
     unknown_token = named or next((token for token in UNKNOWN_TOKENS if backend.token_to_id(token) is not None), None)
-    return Tokenizer(backend, config.pad_token_id, max_seq_length, unknown_token, lowercase)
+    backend.encode_special_tokens = settings.get("split_special_tokens") is True
+    cut_side = settings.get("truncation_side") or "right"
+    if cut_side not in ("right", "left"):
+        raise ModelError(f'tokenizer_config.json: truncation_side must be "right" or "left", found {cut_side!r:.50}')
+    return Tokenizer(backend, config.pad_token_id, max_seq_length, unknown_token, lowercase, cut_side)
 
 
 def check_max_seq_length(length: int, config: Any) -> None:

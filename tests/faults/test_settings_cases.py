@@ -1,0 +1,139 @@
+"""Proves that every setting of a model folder is obeyed, known to be without effect, or refused by name.
+
+The right values are worked out by hand from what the setting says; tests/parity/test_settings.py asks the reference for the
+same cases.
+"""
+
+import json
+import shutil
+import warnings
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from minisbert import SentenceEncoder
+from minisbert.storage import settings
+from tests.model_files import edit_json, refusal
+from tests.tiny import SENTENCES, VOCABULARY, tiny_folder
+
+TOKENIZER = "tokenizer_config.json"
+SENTENCE = "sentence_bert_config.json"
+MODEL = "config_sentence_transformers.json"
+SPECIAL = "special_tokens_map.json"
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """A folder that loads; tests change copies of it."""
+    return tiny_folder(tmp_path_factory.mktemp("whole") / "model")
+
+
+@pytest.fixture
+def folder(whole, tmp_path):
+    return Path(shutil.copytree(whole, tmp_path / "model"))
+
+
+def load(folder: Path) -> SentenceEncoder:
+    return SentenceEncoder.from_pretrained(folder, device="cpu")
+
+
+def change(folder: Path, file: str, **values: object) -> None:
+    path = folder / file
+    path.write_text(json.dumps({**(json.loads(path.read_bytes()) if path.exists() else {}), **values}))
+
+
+def ids(model: SentenceEncoder, text: str) -> list[int]:
+    return model.tokenizer([text]).row(0).tolist()
+
+
+# The table
+
+
+def test_a_key_is_in_one_table():
+    for file, obeyed in settings.OBEYED.items():
+        tables = (obeyed, settings.WITHOUT_EFFECT[file], settings.ONLY[file])
+        keys = [key for table in tables for key in table]
+        assert len(keys) == len(set(keys)), file
+
+
+def test_an_unknown_key_warns_once_by_name(folder):
+    for file in (TOKENIZER, SENTENCE, MODEL, SPECIAL):
+        change(folder, file, wholly_new=1)
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            load(folder)
+        assert [("wholly_new" in str(each.message), file in str(each.message)) for each in caught] == [(True, True)]
+        edit_json(folder / file, lambda value: value.pop("wholly_new"))
+
+
+def test_keys_without_effect_change_nothing(whole, folder):
+    values = {"padding_side": "left", "chat_template": "{{ x }}", "auto_map": {"AutoTokenizer": ["a.b", None]}}
+    change(folder, TOKENIZER, **values, max_length=3, stride=1, clean_up_tokenization_spaces=True)
+    change(folder, SENTENCE, unpad_inputs=True, model_args={"torch_dtype": "bfloat16"})
+    np.testing.assert_array_equal(load(folder).encode(SENTENCES), load(whole).encode(SENTENCES))
+
+
+@pytest.mark.parametrize(
+    ("file", "key", "value"),
+    [
+        (TOKENIZER, "split_by_punct", True),
+        (TOKENIZER, "truncation_side", "top"),
+        (SENTENCE, "transformer_task", "text-generation"),
+        (SENTENCE, "query_length", 16),
+        (SENTENCE, "model_args", {"num_hidden_layers": 1}),
+        (SENTENCE, "tokenizer_args", [1]),
+        (SENTENCE, "processing_kwargs", {"text": {"padding_side": "left"}}),
+        (MODEL, "model_type", "SparseEncoder"),
+        (MODEL, "truncate_dim", 0),
+        (MODEL, "truncate_dim", "8"),
+    ],
+)
+def test_refused_by_name(folder, file, key, value):
+    change(folder, file, **{key: value})
+    assert key in refusal(folder)
+
+
+def test_truncate_dim_cuts_vectors_also_after_saving(whole, folder, tmp_path):
+    change(folder, MODEL, truncate_dim=8)
+    full = load(whole).encode(SENTENCES)
+    model = load(folder)
+    model.save_pretrained(tmp_path / "again")
+    for each in (model, load(tmp_path / "again")):
+        np.testing.assert_allclose(each.encode(SENTENCES), full[:, :8], atol=1e-6)
+        np.testing.assert_allclose(each.encode(SENTENCES, truncate_dim=20), full[:, :20], atol=1e-6)  # the call wins
+        assert each.embedding_dimension == 8
+
+
+def test_truncation_side_says_which_end_is_cut(folder):
+    change(folder, SENTENCE, max_seq_length=4)
+    assert ids(load(folder), "밥을 먹는다") == [2, *ids_of("밥", "##을"), 3]
+    change(folder, TOKENIZER, truncation_side="left")
+    assert ids(load(folder), "밥을 먹는다") == [2, *ids_of("먹", "##는다"), 3]
+    assert ids(load(folder), "밥을 " * 5000 + "먹는다") == [2, *ids_of("먹", "##는다"), 3]
+
+
+def ids_of(*tokens: str) -> list[int]:
+    return [VOCABULARY.index(token) for token in tokens]
+
+
+def test_split_special_tokens_makes_them_text(folder):
+    assert ids(load(folder), "밥 [SEP]") == [2, *ids_of("밥"), 3, 3]
+    change(folder, TOKENIZER, split_special_tokens=True)
+    assert ids(load(folder), "밥 [SEP]") == [2, *ids_of("밥"), 1, 1, 1, 3]  # "[", "sep" and "]", all unknown
+
+
+@pytest.mark.parametrize(
+    ("length", "values"),
+    [
+        (7, {"tokenizer_args": {"model_max_length": 7}}),  # wins over max_seq_length
+        (8, {"processor_kwargs": {"model_max_length": 8}}),
+        (9, {"processing_kwargs": {"text": {"max_length": 9}}}),
+        (40, {"max_seq_length": None}),  # then model_max_length of tokenizer_config.json
+    ],
+)
+def test_lengths_in_nested_settings(folder, length, values, tmp_path):
+    change(folder, SENTENCE, **values)
+    model = load(folder)
+    model.save_pretrained(tmp_path / "again")
+    assert model.max_seq_length == load(tmp_path / "again").max_seq_length == length
