@@ -114,7 +114,8 @@ class SentenceEncoder(nn.Module):
         architecture = architecture_of(folder.config)
         config = architecture.read_config(folder.config)
         files, usual_length = folder.tokenizer_files, folder.max_seq_length
-        tokenizer = build_tokenizer(files, config, max_seq_length, usual_length, folder.lowercase)
+        usual_class = folder.config.get("tokenizer_class") or architecture.tokenizer_class
+        tokenizer = build_tokenizer(files, config, max_seq_length, usual_length, folder.lowercase, usual_class)
         encoder = architecture.empty_encoder(config).to(dtype)
         model = cls(encoder, Pooling(folder.pooling_mode), tokenizer, folder)
         weights = path / folder.encoder_path

@@ -19,6 +19,7 @@ class Architecture(NamedTuple):
     encoder: type[nn.Module]
     tensor_names: TensorNames
     class_name: str  # in transformers, for config.json
+    tokenizer_class: str  # there, where no file names one
 
     def empty_encoder(self, config: Any) -> nn.Module:
         """An encoder of shapes alone: nothing is allocated before the checkpoint is known to fit."""
@@ -35,11 +36,15 @@ class _NoRandomInit(TorchFunctionMode):
 
 _ROBERTA = (roberta.RobertaConfig.from_fields, roberta.Roberta, roberta.TENSOR_NAMES)
 ARCHITECTURES = {
-    "bert": Architecture(bert.BertConfig.from_fields, bert.Bert, bert.TENSOR_NAMES, "BertModel"),
-    "roberta": Architecture(*_ROBERTA, "RobertaModel"),
-    "xlm-roberta": Architecture(*_ROBERTA, "XLMRobertaModel"),
+    "bert": Architecture(bert.BertConfig.from_fields, bert.Bert, bert.TENSOR_NAMES, "BertModel", "BertTokenizer"),
+    "roberta": Architecture(*_ROBERTA, "RobertaModel", "RobertaTokenizer"),
+    "xlm-roberta": Architecture(*_ROBERTA, "XLMRobertaModel", "XLMRobertaTokenizer"),
     "deberta-v2": Architecture(
-        deberta_v2.DebertaV2Config.from_fields, deberta_v2.DebertaV2, deberta_v2.TENSOR_NAMES, "DebertaV2Model"
+        deberta_v2.DebertaV2Config.from_fields,
+        deberta_v2.DebertaV2,
+        deberta_v2.TENSOR_NAMES,
+        "DebertaV2Model",
+        "DebertaV2Tokenizer",
     ),
 }
 

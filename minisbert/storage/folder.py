@@ -248,8 +248,8 @@ def _read_max_seq_length(
     text = nested_settings(processing, path, "text")
     if processing.keys() - {"text"} or text.keys() - {"max_length"}:
         raise ModelError(f"{path}: in processing_kwargs only text.max_length is supported, found {processing!r:.80}")
-    said = (text.get("max_length"), changes.get("model_max_length"), sentence_config.get("max_seq_length"))
-    said += (tokenizer_config.get("model_max_length"), tokenizer_config.get("max_len"))
+    said = [text.get("max_length"), changes.get("model_max_length"), sentence_config.get("max_seq_length")]
+    said += [tokenizer_config.get("model_max_length"), tokenizer_config.get("max_len")]
     length = next(filter(None, said), None)
     if length is None or (isinstance(length, int | float) and length > LARGEST_MAX_SEQ_LENGTH):
         return None

@@ -132,7 +132,7 @@ def nested_settings(settings: Mapping[str, Any], where: object, *names: str) -> 
     Raises:
         ModelError: it is no object {...}.
     """
-    value = next((settings[name] for name in names if settings.get(name) is not None), {})
+    value: Any = next((settings[name] for name in names if settings.get(name) is not None), {})
     if not isinstance(value, dict):
         raise ModelError(f"{where}: {names[0]} must be an object {{...}}, found {value!r:.50}")
     return {key: each for key, each in value.items() if key not in _LOADING}

@@ -1,7 +1,9 @@
 """The tokenizer of a model folder: read from its files, and checked against what the model can do.
 
-tokenizer.json is the truth about a tokenizer, except for the truncation and padding that happened to be on when it was saved:
-both are switched off here. Folders older than that file hold vocab.txt, from which BERT's WordPiece tokenizer is built.
+tokenizer.json holds a tokenizer: its vocabulary and its steps. But transformers takes the steps of some classes from the class
+and from tokenizer_config.json, whatever tokenizer.json says, and so it is done here (`_apply_class`). Truncation and padding
+that happened to be on when the file was saved are switched off. Folders older than that file hold vocab.txt, from which
+BERT's WordPiece tokenizer is built. Checked against transformers 5.24.0.
 
 A tokenizer.json is a program of sorts, made by strangers. The `tokenizers` package raises an error for most of what can be
 wrong in it, but not for patterns that run forever: those are looked for here.
@@ -39,13 +41,19 @@ _ONE_AT_A_TIME = threading.Lock()
 
 
 def build_tokenizer(
-    files: Files, config: Any, max_seq_length: int | None, usual_length: int | None = None, lowercase: bool = False
+    files: Files,
+    config: Any,
+    max_seq_length: int | None,
+    usual_length: int | None = None,
+    lowercase: bool = False,
+    usual_class: str = "",
 ) -> Tokenizer:
     """Build the tokenizer of a folder; ModelError if it cannot be read, or does not fit the encoder's `config`.
 
     Texts are cut to `max_seq_length` tokens, or else to the `usual_length` that the folder says, as far as the model can.
+    `usual_class` is the class of the tokenizer where tokenizer_config.json names none.
     """
-    backend = load_backend(files, segments_of_pairs=config.segments > 1)
+    backend = load_backend(files, config.segments > 1, usual_class)
     special = backend.encode("").ids
     if not special:
         raise ModelError("tokenizer.json: adds no special tokens, so that an empty text would have no tokens at all")
@@ -73,14 +81,13 @@ def check_max_seq_length(length: int, config: Any) -> None:
         raise InputError(f"max_seq_length can be at most {config.longest_text} for this model, found {length}")
 
 
-def load_backend(files: Files, segments_of_pairs: bool) -> tokenizers.Tokenizer:
+def load_backend(files: Files, segments_of_pairs: bool, usual_class: str = "") -> tokenizers.Tokenizer:
     """Build the tokenizer that tokenizer.json describes, or else vocab.txt, with truncation and padding off.
 
-    `segments_of_pairs`: whether one built from vocab.txt puts the second text of a pair into segment 1 (BERT).
+    `segments_of_pairs`: whether one built from vocab.txt puts the second text of a pair into segment 1 (BERT). `usual_class`:
+    the class of the tokenizer where tokenizer_config.json names none.
     """
-    if "tokenizer.json" in files:
-        return _from_json(files["tokenizer.json"])
-    if "vocab.txt" not in files:
+    if "tokenizer.json" not in files and "vocab.txt" not in files:
         raise ModelError("neither tokenizer.json nor vocab.txt is there: not the folder of a model with its tokenizer")
     names = ("tokenizer_config.json", "special_tokens_map.json", "added_tokens.json")
     config, special, others = (parse_json_object(files.get(name, b"{}"), name) for name in names)
@@ -90,6 +97,9 @@ def load_backend(files: Files, segments_of_pairs: bool) -> tokenizers.Tokenizer:
         added = [token_content(each) for each in described.values()] if isinstance(described, dict) else []
         special = {}
     settings = {**config, **special}
+    if "tokenizer.json" in files:
+        settings["tokenizer_class"] = settings.get("tokenizer_class") or usual_class
+        return _from_json(files["tokenizer.json"], settings, segments_of_pairs)
     for name in ("additional_special_tokens", "extra_special_tokens"):
         more = settings.get(name) or []
         added += [token_content(each) for each in (more if isinstance(more, list) else [more])]
@@ -124,32 +134,80 @@ def _word_piece(
     others = [token for token in added if token not in special.values()]
     if others:
         raise ModelError(f"the added token {others[0]!r:.80} {remedy}")
-    cls, sep, accents = special["cls_token"], special["sep_token"], settings.get("strip_accents")
     model = models.WordPiece(vocab, unk_token=special["unk_token"], max_input_chars_per_word=100)
     tokenizer = tokenizers.Tokenizer(model)
-    tokenizer.normalizer = normalizers.BertNormalizer(
-        clean_text=True,
-        handle_chinese_chars=bool(settings.get("tokenize_chinese_chars", True)),
-        strip_accents=accents if isinstance(accents, bool) else None,
-        lowercase=bool(settings.get("do_lower_case", True)),  # the default of the format, not of Korean models
-    )
-    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-    second = int(segments_of_pairs)
-    tokenizer.post_processor = processors.TemplateProcessing(
-        single=f"{cls}:0 $A:0 {sep}:0",
-        pair=f"{cls}:0 $A:0 {sep}:0 $B:{second} {sep}:{second}",
-        special_tokens=[(cls, vocab[cls]), (sep, vocab[sep])],
-    )
+    _apply_class(tokenizer, {**settings, "tokenizer_class": "BertTokenizer"}, {}, segments_of_pairs)
     tokenizer.decoder = decoders.WordPiece(prefix="##")
     tokenizer.add_special_tokens(list(special.values()))
     return tokenizer
 
 
-def _from_json(data: bytes) -> tokenizers.Tokenizer:
+def _apply_class(
+    backend: tokenizers.Tokenizer, settings: Mapping[str, Any], description: Mapping[str, Any], segments_of_pairs: bool
+) -> None:
+    """Give a tokenizer the steps that its class has in transformers, where it is one of BERT's or a SentencePiece model.
+
+    `description` is the parsed tokenizer.json, of which the character table of SentencePiece is kept.
+    """
+    kind = (type(backend.model), str(settings.get("tokenizer_class")).removesuffix("Fast"))
+    first, last = ("cls_token", "[CLS]"), ("sep_token", "[SEP]")
+    if kind == (models.WordPiece, "BertTokenizer"):
+        accents = settings.get("strip_accents")
+        backend.normalizer = normalizers.BertNormalizer(
+            clean_text=True,
+            handle_chinese_chars=_flag(settings, "tokenize_chinese_chars", True),
+            strip_accents=None if accents is None else _flag(settings, "strip_accents", False),
+            lowercase=_flag(settings, "do_lower_case", True),  # the default of the format, not of Korean models
+        )
+        backend.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    elif kind == (models.Unigram, "XLMRobertaTokenizer"):
+        # White space ends words and is then gone, whatever there is of it and wherever it stands.
+        table = _precompiled(description.get("normalizer"))
+        backend.normalizer = None if table is None else normalizers.Precompiled(table)
+        scheme = "always" if _flag(settings, "add_prefix_space", True) else "never"
+        words = [pre_tokenizers.WhitespaceSplit(), pre_tokenizers.Metaspace("▁", scheme)]
+        backend.pre_tokenizer = pre_tokenizers.Sequence(words)
+        first, last = ("bos_token", "<s>"), ("eos_token", "</s>")
+    elif kind == (models.Unigram, "DebertaV2Tokenizer"):
+        lower = [normalizers.Lowercase()] if _flag(settings, "do_lower_case", False) else []
+        spaces = normalizers.Replace(tokenizers.Regex(r"\s{2,}|[\n\r\t]"), " ")
+        backend.normalizer = normalizers.Sequence([*lower, spaces, normalizers.NFC(), normalizers.Strip(left=False)])
+        scheme = "always" if _flag(settings, "add_prefix_space", True) else "first"
+        backend.pre_tokenizer = pre_tokenizers.Sequence([pre_tokenizers.Metaspace("▁", scheme)])
+    else:
+        return
+    begin, end = (token_content(settings.get(name)) or usual for name, usual in (first, last))
+    numbers = [(token, backend.token_to_id(token)) for token in (begin, end)]
+    if all(number is not None for _, number in numbers):
+        second = int(segments_of_pairs)
+        backend.post_processor = processors.TemplateProcessing(
+            single=[begin, "$A", end],
+            pair=[begin, "$A", end, f"$B:{second}", f"{end}:{second}"],
+            special_tokens=numbers,
+        )
+
+
+def _flag(settings: Mapping[str, Any], name: str, default: bool) -> bool:
+    value = settings.get(name, default)
+    if not isinstance(value, bool):
+        raise ModelError(f"tokenizer_config.json: {name} must be true or false, found {value!r:.50}")
+    return value
+
+
+def _precompiled(normalizer: Any) -> bytes | None:
+    """The character table in the normalizer of a tokenizer.json, or None."""
+    steps = [normalizer, *(normalizer.get("normalizers") or [])] if isinstance(normalizer, dict) else []
+    tables = [step["precompiled_charsmap"] for step in steps if isinstance(step, dict) and step.get("type") == "Precompiled"]
+    return base64.b64decode(tables[0]) if tables else None
+
+
+def _from_json(data: bytes, settings: Mapping[str, Any], segments_of_pairs: bool) -> tokenizers.Tokenizer:
     description = parse_json_object(data, "tokenizer.json")
     _check_steps([description.get(step) for step in ("normalizer", "pre_tokenizer", "post_processor", "decoder")])
     with damage_is_model_error("tokenizer.json: not a tokenizer"):
         tokenizer = tokenizers.Tokenizer.from_buffer(data)
+    _apply_class(tokenizer, settings, description, segments_of_pairs)
+    with damage_is_model_error("tokenizer.json: not a tokenizer"):
         tokenizer.no_padding()
         special = tokenizer.num_special_tokens_to_add(is_pair=False)
         tokenizer.enable_truncation(special + 1)

@@ -14,7 +14,7 @@ import pytest
 
 from minisbert import SentenceEncoder
 from minisbert.storage import settings
-from tests.model_files import edit_json, refusal
+from tests.model_files import edit_json, refusal, xlm_roberta_folder
 from tests.tiny import SENTENCES, VOCABULARY, tiny_folder
 
 TOKENIZER = "tokenizer_config.json"
@@ -137,3 +137,59 @@ def test_lengths_in_nested_settings(folder, length, values, tmp_path):
     model = load(folder)
     model.save_pretrained(tmp_path / "again")
     assert model.max_seq_length == load(tmp_path / "again").max_seq_length == length
+
+
+# tokenizer_config.json against tokenizer.json
+
+
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [
+        ({}, ("a", "[UNK]", "[UNK]")),  # tokenizer.json and the settings say the same: nothing is changed
+        ({"do_lower_case": True}, ("a", "b", "a")),
+        ({"strip_accents": True}, ("a", "[UNK]", "a")),
+        ({"do_lower_case": True, "strip_accents": False}, ("a", "b", "[UNK]")),
+        ({"tokenizer_class": "BertTokenizerFast", "do_lower_case": True}, ("a", "b", "a")),
+        ({"tokenizer_class": None, "do_lower_case": True}, ("a", "b", "a")),  # BERT's is the usual one of a BERT
+        ({"tokenizer_class": "PreTrainedTokenizerFast", "do_lower_case": True}, ("a", "[UNK]", "[UNK]")),  # file as it is
+    ],
+)
+def test_the_settings_of_bert_win_over_tokenizer_json(folder, values, expected, tmp_path):
+    change(folder, TOKENIZER, **values)
+    model = load(folder)
+    model.save_pretrained(tmp_path / "again")
+    for each in (model, load(tmp_path / "again")):
+        assert ids(each, "a B á") == [2, *ids_of(*expected), 3]
+
+
+def test_absent_do_lower_case_is_true_to_bert(folder):
+    edit_json(folder / TOKENIZER, lambda value: value.pop("do_lower_case"))
+    assert ids(load(folder), "a B") == [2, *ids_of("a", "b"), 3]
+
+
+def test_tokenize_chinese_chars(folder):
+    assert ids(load(folder), "밥中밥") == [2, *ids_of("밥", "[UNK]", "밥"), 3]
+    change(folder, TOKENIZER, tokenize_chinese_chars=False)
+    assert ids(load(folder), "밥中밥") == [2, *ids_of("[UNK]"), 3]
+
+
+@pytest.mark.parametrize("key", ["do_lower_case", "strip_accents", "tokenize_chinese_chars"])
+def test_flags_of_another_type_are_refused(folder, key):
+    change(folder, TOKENIZER, **{key: "yes"})
+    assert key in refusal(folder)
+
+
+def test_bert_adds_its_special_tokens_without_a_post_processor(folder):
+    edit_json(folder / "tokenizer.json", lambda value: value.update(post_processor=None))
+    assert ids(load(folder), "밥") == [2, *ids_of("밥"), 3]
+
+
+def test_white_space_at_the_end_is_no_token_to_xlm_roberta(tmp_path):
+    folder = xlm_roberta_folder(tmp_path / "model")
+    expected = ids(load(folder), "밥 먹다")
+    edit_json(folder / "tokenizer.json", metaspace_alone)
+    assert ids(load(folder), " 밥  먹다 \n") == expected
+
+
+def metaspace_alone(description: dict) -> None:
+    description["pre_tokenizer"] = description["pre_tokenizer"]["pretokenizers"][1]

@@ -286,10 +286,12 @@ def test_vocabularies_that_are_not_of_bert(files, reason):
     assert reason in str(caught.value)
 
 
-def test_settings_of_odd_types_are_not_taken_literally(tmp_path):
+def test_settings_of_odd_types(tmp_path):
     folder = tiny_folder(tmp_path / "model")
     (folder / "tokenizer.json").unlink()
     edit_json(folder / "tokenizer_config.json", lambda config: config.update(strip_accents="no", unk_token=["a"]))
+    assert "strip_accents must be true or false" in refusal(folder)
+    edit_json(folder / "tokenizer_config.json", lambda config: config.update(strip_accents=None))
     SentenceEncoder.from_pretrained(folder, device="cpu").encode(SENTENCES)
     edit_json(folder / "tokenizer_config.json", lambda config: config.update(unk_token={"content": "[없음]"}))
     assert "vocab.txt: the special tokens" in refusal(folder)
