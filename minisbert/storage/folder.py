@@ -29,6 +29,7 @@ from minisbert.similarity import SIMILARITY_FUNCTIONS
 from minisbert.storage.settings import check_settings, nested_settings
 
 CONFIG = "config.json"
+ADAPTER = "adapter_config.json"
 MODULES = "modules.json"
 SENTENCE_TRANSFORMERS_CONFIG = "config_sentence_transformers.json"
 # The first that says something counts; the name depends on the version and the class that saved the model.
@@ -50,6 +51,10 @@ LEGACY_POOLING_FLAGS = {
     "pooling_mode_weightedmean_tokens": "weightedmean",
     "pooling_mode_lasttoken": "lasttoken",
 }
+MERGE_FIRST = (
+    f"{ADAPTER} says that this is a LoRA adapter (peft), which changes the weights of its base model; merge the two first, "
+    "PeftModel.from_pretrained(base, adapter).merge_and_unload().save_pretrained(folder), and load that folder"
+)
 LARGEST_MAX_SEQ_LENGTH = 1 << 20  # tokens
 # What the written layout corresponds to. Readers compare it with their own version and warn if it is the newer one.
 LAYOUT_VERSION = {"sentence_transformers": "2.1.0", "transformers": "4.13.0", "pytorch": "1.10.0"}
@@ -76,11 +81,13 @@ class ModelFolder:
 def read_folder(folder: Path) -> ModelFolder:
     """Read all files of a model folder except the weights; ModelError if one is missing, damaged or not supported."""
     if not folder.is_dir():
-        raise ModelError(f"{folder}: {'a file, not a' if folder.exists() else 'no such'} model folder")
+        raise ModelError(f"{folder}: {'a file, not a model folder' if folder.exists() else _no_such_folder(folder)}")
     modules = _read_modules(folder)
     encoder = folder / modules["Transformer"]
+    if any((each / ADAPTER).exists() for each in (folder, encoder)):
+        raise ModelError(f"{folder}: {MERGE_FIRST}")
     if not (encoder / CONFIG).exists():
-        raise ModelError(f"{encoder}: no {CONFIG} there: not a model folder")
+        raise ModelError(f"{encoder}: {_what_it_is(encoder)}")
     if "Pooling" not in modules:
         warnings.warn(f"{folder}: nothing says how to pool ({MODULES}); mean pooling is used", stacklevel=3)
     tokenizer_files = {name: encoder / name for name in TOKENIZER_FILES if (encoder / name).exists()}
@@ -125,6 +132,31 @@ def read_folder(folder: Path) -> ModelFolder:
         similarity_fn_name=similarity,
         truncate_dim=truncate_dim,
     )
+
+
+def _no_such_folder(path: Path) -> str:
+    """What to say of a path where nothing is: perhaps it is no path at all."""
+    first, *rest = path.parts or ("",)
+    if first in ("http:", "https:"):  # of the two slashes behind it, a path keeps one
+        return f'an address; a model on the Hub is called "owner/name": {"/".join(rest[1:3]) or "see its page"}'
+    if not rest and path.name and not path.suffix:
+        return f'no such folder; a model on the Hub is called "owner/name", perhaps sentence-transformers/{path.name}'
+    return "no such model folder"
+
+
+def _what_it_is(folder: Path) -> str:
+    """What to say of a folder without config.json."""
+    names = {path.name for path in folder.iterdir()}
+    snapshots = folder if folder.name == "snapshots" else folder / "snapshots"
+    if snapshots.is_dir():
+        choices = ", ".join(str(path) for path in sorted(snapshots.iterdir())) or "it has none yet"
+        return f"part of the Hub's cache, not a model folder; the model is in one of its snapshots: {choices}"
+    cached = sorted(name.removeprefix("models--").replace("--", "/") for name in names if name.startswith("models--"))
+    if cached:
+        return f"the Hub's cache, not a model folder; name one of its models: {', '.join(cached[:5])}"
+    if {"state.json", "sha256.json"} <= names or "trainer_state.json" in names:
+        return "a state of training to go on from, not a model; train.py --resume goes on, and its -o folder gets the model"
+    return f"no {CONFIG} there: not a model folder"
 
 
 def write_folder(folder: Path, contents: ModelFolder, width: int, write_weights: Callable[[Path], None]) -> None:

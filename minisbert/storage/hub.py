@@ -21,7 +21,7 @@ from pathlib import Path, PurePosixPath
 from typing import TypeVar
 
 from minisbert.errors import HubError, InputError
-from minisbert.storage.folder import CONFIG
+from minisbert.storage.folder import ADAPTER, CONFIG, MERGE_FIRST
 from minisbert.storage.hub_cache import COMMIT, HASH, Snapshot, files_to_read, read_commit, write_commit
 
 HUB_NAME = re.compile(r"(\w[\w.-]*/\w[\w.-]*)(?:@([\w./-]+))?")
@@ -152,6 +152,8 @@ def _fetch(name: str, revision: str, cache: Path, token: str | bool | None, dead
         if file in listed:
             fetch(file)
     missing = snapshot.missing_file()
+    if ADAPTER in listed:
+        raise HubError(f"{where}: {MERGE_FIRST}")
     if missing == CONFIG:
         raise HubError(f"{where}: the repository has no {CONFIG}: it holds no transformers model")
     if missing is not None:

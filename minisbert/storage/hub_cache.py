@@ -22,10 +22,10 @@ from typing import Any
 
 from minisbert.errors import HubError, ModelError
 from minisbert.files import file_hash, read_json_object, replacing, write_json
-from minisbert.storage.folder import CONFIG, MODULES, SENTENCE_CONFIGS, SENTENCE_TRANSFORMERS_CONFIG, TOKENIZER_FILES
+from minisbert.storage.folder import ADAPTER, CONFIG, MODULES, SENTENCE_CONFIGS, SENTENCE_TRANSFORMERS_CONFIG, TOKENIZER_FILES
 from minisbert.storage.weights import PYTORCH_BIN, SAFETENSORS, SAFETENSORS_INDEX, read_shard_index
 
-SMALL_FILES = (CONFIG, MODULES, SENTENCE_TRANSFORMERS_CONFIG, *SENTENCE_CONFIGS, *TOKENIZER_FILES)
+SMALL_FILES = (CONFIG, ADAPTER, MODULES, SENTENCE_TRANSFORMERS_CONFIG, *SENTENCE_CONFIGS, *TOKENIZER_FILES)
 MODULE_CONFIG = re.compile(r"\d_[A-Za-z]+/config\.json")  # 1_Pooling/config.json
 LARGE = 32 * 2**20  # bytes; smaller files are hashed before every use
 COMMIT = re.compile(r"[0-9a-f]{40}")  # a revision that cannot move

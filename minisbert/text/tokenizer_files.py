@@ -88,7 +88,10 @@ def load_backend(files: Files, segments_of_pairs: bool, usual_class: str = "") -
     the class of the tokenizer where tokenizer_config.json names none.
     """
     if "tokenizer.json" not in files and "vocab.txt" not in files:
-        raise ModelError("neither tokenizer.json nor vocab.txt is there: not the folder of a model with its tokenizer")
+        raise ModelError(
+            "neither tokenizer.json nor vocab.txt is there; of another form of a tokenizer (sentencepiece.bpe.model, "
+            "spm.model, vocab.json) transformers makes it: AutoTokenizer.from_pretrained(folder).save_pretrained(folder)"
+        )
     names = ("tokenizer_config.json", "special_tokens_map.json", "added_tokens.json")
     config, special, others = (parse_json_object(files.get(name, b"{}"), name) for name in names)
     added: list[str | None] = list(others)

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from minisbert import SentenceEncoder
+from minisbert.errors import ModelError
 from minisbert.storage import settings
 from tests.model_files import edit_json, refusal, xlm_roberta_folder
 from tests.tiny import SENTENCES, VOCABULARY, tiny_folder
@@ -193,3 +194,54 @@ def test_white_space_at_the_end_is_no_token_to_xlm_roberta(tmp_path):
 
 def metaspace_alone(description: dict) -> None:
     description["pre_tokenizer"] = description["pre_tokenizer"]["pretokenizers"][1]
+
+
+# What cannot be loaded, and what to do then
+
+
+@pytest.mark.parametrize("alone", [False, True])
+def test_an_adapter_must_be_merged_first(folder, alone):
+    (folder / "adapter_config.json").write_text('{"peft_type": "LORA", "r": 8}')
+    if alone:
+        for name in ("config.json", "modules.json", "model.safetensors"):
+            (folder / name).unlink()
+    assert "merge_and_unload" in refusal(folder)
+
+
+def test_a_state_of_training(folder):
+    (folder / "config.json").unlink()
+    for name in ("state.json", "sha256.json"):
+        (folder / name).write_text("{}")
+    assert "--resume" in refusal(folder)
+
+
+def test_the_cache_of_the_hub(tmp_path):
+    snapshot = tmp_path / "hub" / "models--klue--bert-base" / "snapshots" / ("a" * 40)
+    snapshot.mkdir(parents=True)
+    assert "klue/bert-base" in refusal(tmp_path / "hub")
+    assert str(snapshot) in refusal(snapshot.parent)
+    assert str(snapshot) in refusal(snapshot.parent.parent)
+
+
+@pytest.mark.parametrize("name", ["sentencepiece.bpe.model", "spm.model", "vocab.json"])
+def test_a_tokenizer_in_another_form(folder, name):
+    for each in ("tokenizer.json", "vocab.txt"):
+        (folder / each).unlink()
+    (folder / name).write_bytes(b"")
+    message = refusal(folder)
+    assert name in message
+    assert "save_pretrained" in message
+
+
+@pytest.mark.parametrize(
+    ("source", "hint"),
+    [
+        ("https://huggingface.co/klue/bert-base/tree/main", "klue/bert-base"),
+        ("ko-sbert-sts", '"owner/name"'),
+        ("./no/such/folder", "no such model folder"),
+    ],
+)
+def test_a_name_of_something_else(source, hint):
+    assert hint in refusal(Path(source))
+    with pytest.raises(ModelError, match=hint):
+        SentenceEncoder.from_pretrained(source)

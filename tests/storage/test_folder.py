@@ -101,7 +101,9 @@ def test_the_layout_of_version_6(folder):
     settings = {"embedding_dimension": 24, "pooling_mode": "mean", "include_prompt": True}
     write(folder / "1_Pooling" / "config.json", settings)
     write(folder / "sentence_bert_config.json", {"transformer_task": "feature-extraction"})
-    write(folder / "tokenizer_config.json", {"model_max_length": 20, "tokenizer_class": "BertTokenizer"})
+    write(
+        folder / "tokenizer_config.json", {"model_max_length": 20, "tokenizer_class": "BertTokenizer", "do_lower_case": False}
+    )
     model = load(folder)
     assert model.max_seq_length == 20
     lengths = np.linalg.norm(expected, axis=1, keepdims=True)
