@@ -34,12 +34,15 @@ def usable_device(device: str | torch.device | None) -> torch.device:
     return torch.device(device)
 
 
-def batch_budget(device: torch.device) -> tuple[int, int]:
+def batch_budget(device: torch.device, dtype: torch.dtype = torch.float32) -> tuple[int, int]:
     """What suits the device: `max_tokens` and `batch_cost` for `batching.plan_batches`.
 
-    On a CPU, measured with tests/benchmarks: products of fewer rows are slower, and larger batches leave its caches. For GPUs
-    an estimate.
+    On a CPU, measured with tests/benchmarks: products of fewer rows are slower, and larger batches leave its caches, which
+    counts for more beside the fast products of int8. There batches cost nothing, so that nothing is padded: models/int8.py says
+    why. For GPUs an estimate.
     """
+    if dtype == torch.int8:
+        return 512, 0
     return (2048, 128) if device.type == "cpu" else (16384, 1024)
 
 

@@ -7,6 +7,7 @@ Axis letters: see layers.py.
 import dataclasses
 import functools
 import hashlib
+import itertools
 import os
 import time
 import warnings
@@ -24,6 +25,7 @@ from torch import Tensor, nn
 from minisbert.devices import batch_budget, halved_when_full, is_out_of_memory, keep_working_after_fork, usable_device
 from minisbert.errors import InputError, NonFiniteError
 from minisbert.models.config import EncoderConfig
+from minisbert.models.int8 import has_int8, keep_freed_memory, require_int8
 from minisbert.models.pooling import Normalize, Pooling
 from minisbert.models.registry import architecture_of
 from minisbert.progress import progress_bar
@@ -43,7 +45,7 @@ REFERENCE_OPTIONS: dict[str, tuple[list[Any], str]] = {
     "pool": ([None], "one process encodes; start several with torchrun"),
     "chunk_size": ([None], "name the most rows of a batch with batch_size"),
 }
-DTYPE_NAMES = {torch.float64: "float64", torch.float32: "float32", torch.bfloat16: "bfloat16", torch.float16: "float16"}
+DTYPES = ("float64", "float32", "bfloat16", "float16", "int8")
 
 
 @dataclass(frozen=True)
@@ -94,7 +96,8 @@ class SentenceEncoder(nn.Module):
             source: a folder, "owner/name" or "owner/name@revision" on the Hugging Face Hub.
             revision: branch, tag or commit on the Hub.
             device: None = "cuda" if there is one, else "cpu".
-            dtype: of the parameters, or its name; None = float32.
+            dtype: of the parameters, or its name; None = float32. int8 is for encoding on a CPU: linear maps multiply bytes and
+                all else is float32 (models/int8.py).
             max_seq_length: texts are cut to this number of tokens; None = what the folder says.
             token: for private and gated models; None = the one that the machine is logged in with.
             local_files_only: open no connection.
@@ -105,10 +108,13 @@ class SentenceEncoder(nn.Module):
             HubError: the Hub does not deliver.
             InputError: `max_seq_length`, `dtype` or `device` is impossible, or `revision` is given for a folder or twice.
         """
-        dtype = next((each for each, name in DTYPE_NAMES.items() if dtype in (each, name)), dtype or torch.float32)
-        if dtype not in DTYPE_NAMES:
-            raise InputError(f"dtype must be one of {', '.join(DTYPE_NAMES.values())}, found {dtype}")
+        dtype_name = _name_of(dtype or torch.float32)
+        if dtype_name not in DTYPES:
+            raise InputError(f"dtype must be one of {', '.join(DTYPES)}, found {dtype}")
+        int8 = dtype_name == "int8"
         device = usable_device(device)
+        if int8:
+            require_int8(device)
         path = hub.local_folder(source, revision, token, local_files_only, hub_timeout)
         folder = read_folder(path)
         architecture = architecture_of(folder.config)
@@ -116,16 +122,18 @@ class SentenceEncoder(nn.Module):
         files, usual_length = folder.tokenizer_files, folder.max_seq_length
         usual_class = folder.config.get("tokenizer_class") or architecture.tokenizer_class
         tokenizer = build_tokenizer(files, config, max_seq_length, usual_length, folder.lowercase, usual_class)
-        encoder = architecture.empty_encoder(config).to(dtype)
+        encoder = architecture.empty_encoder(config).to(torch.float32 if int8 else getattr(torch, dtype_name))
         model = cls(encoder, Pooling(folder.pooling_mode), tokenizer, folder)
         weights = path / folder.encoder_path
         try:
-            model.pooler_weights = load_checkpoint(weights, encoder, architecture.tensor_names, device)
+            model.pooler_weights = load_checkpoint(weights, encoder, architecture.tensor_names, device, int8)
         except RuntimeError as error:
             if not is_out_of_memory(error):
                 raise
             raise InputError(f"out of memory: the model does not fit on {device}; try another device") from None
-        return model.eval()
+        if int8:
+            keep_freed_memory()
+        return model.requires_grad_(not int8).eval()
 
     @property
     def max_seq_length(self) -> int:
@@ -182,8 +190,8 @@ class SentenceEncoder(nn.Module):
 
     @property
     def dtype(self) -> torch.dtype:
-        """The dtype of the parameters; `encode` returns float32 whatever it is."""
-        return next(self.parameters()).dtype
+        """The dtype of the parameters, or int8; `encode` returns float32 whatever it is."""
+        return torch.int8 if has_int8(self.encoder) else next(self.parameters()).dtype
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor | None = None, token_type_ids: Tensor | None = None) -> Tensor:
         """Encode and pool a batch.
@@ -315,7 +323,7 @@ class SentenceEncoder(nn.Module):
         for name, value in (("max_tokens_per_batch", max_tokens), ("batch_size", max_rows)):
             if value is not None and value < 1:
                 raise InputError(f"{name} must be at least 1, found {value}")
-        default_tokens, batch_cost = batch_budget(self.device)
+        default_tokens, batch_cost = batch_budget(self.device, self.dtype)
         return plan_batches(texts.lengths, max_tokens or default_tokens, batch_cost, max_rows)
 
     def _token_embeddings(self, texts: TokenizedTexts) -> list[Tensor]:
@@ -344,22 +352,28 @@ class SentenceEncoder(nn.Module):
         return similarity_pairwise(a, b, self.folder.similarity_fn_name)
 
     def fingerprint(self) -> str:
-        """SHA-256 of names and values of all parameters: equal for equal weights, whatever file they came from."""
+        """SHA-256 of names and values of all parameters: equal for equal weights and dtype, whatever file they came from."""
         digest = hashlib.sha256()
-        for name, parameter in self.named_parameters():
+        for name, tensor in itertools.chain(self.named_parameters(), self.named_buffers()):  # those of 8-bit maps are buffers
             digest.update(name.encode())
-            digest.update(parameter.detach().cpu().contiguous().view(torch.uint8).numpy().data)
+            digest.update(tensor.detach().to_dense().cpu().contiguous().view(torch.uint8).numpy().data)
         return digest.hexdigest()
 
     def save_pretrained(self, folder: str | os.PathLike[str]) -> None:
         """Write the model as a folder that sentence-transformers, transformers and this class open.
 
         Nothing half-written appears under `folder`; it may be the one the model was loaded from.
+
+        Raises:
+            InputError: the model was loaded as int8.
+            OSError: the folder cannot be written to.
         """
+        if self.dtype == torch.int8:
+            raise InputError("an int8 model cannot be saved: load it with another dtype and save that")
         architecture = architecture_of(self.folder.config)
         not_ours = ("auto_map", "torch_dtype", "dtype")
         config = {key: value for key, value in self.folder.config.items() if key not in not_ours}
-        config |= {"architectures": [architecture.class_name], "torch_dtype": DTYPE_NAMES[self.dtype]}
+        config |= {"architectures": [architecture.class_name], "torch_dtype": _name_of(self.dtype)}
         files = dict(self.folder.tokenizer_files)
         files.setdefault("tokenizer.json", self.tokenizer.backend.to_str(pretty=True).encode())
         contents = dataclasses.replace(
@@ -383,6 +397,10 @@ def _check_reference_options(options: dict[str, Any], device: torch.device) -> N
         supported, instead = REFERENCE_OPTIONS[name]
         if value not in supported and (name != "device" or torch.device(value) != device):
             raise InputError(f"encode does not support {name}={value!r}: {instead}")
+
+
+def _name_of(dtype: torch.dtype | str) -> str:
+    return str(dtype).removeprefix("torch.")
 
 
 def _check_finite(embeddings: npt.NDArray[np.float32]) -> None:

@@ -26,7 +26,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from minisbert.cli.shared import Say, command_parser, exit_code_of, open_closed_streams
+from minisbert.cli.shared import DTYPES, Say, command_parser, exit_code_of, open_closed_streams
 from minisbert.errors import InputError, check_unicode
 from minisbert.storage.vectors import check_output
 from minisbert.text.rows import read_texts
@@ -54,7 +54,7 @@ def main(argv: Sequence[str] | None = None, prog: str = "encode.py") -> int:
     add("--overwrite", action="store_true", help="replace an output that exists")
     add("--resume", action="store_true", help="go on where an interrupted run of the same command stopped")
     add("--device", metavar="D", help="cpu, cuda, cuda:1, ... (default: cuda if there is one)")
-    add("--dtype", choices=("float32", "bfloat16", "float16"), default="float32", help="of the computation")
+    add("--dtype", choices=DTYPES, default="float32", help="of the computation")
     add("--max-length", type=int, metavar="N", help="cut texts to N tokens (default: what the model says)")
     add("--batch-tokens", type=int, metavar="N", help="tokens computed at a time (default: suits the device)")
     add("--compile", action="store_true", help="compile the encoder first: takes a minute, then runs faster")
@@ -123,6 +123,8 @@ def check_usage(args: argparse.Namespace) -> None:
         raise InputError("--resume and standard input are for one process; run it without torchrun")
     if args.resume and args.output in (None, "-"):
         raise InputError("--resume needs --output FILE")
+    if args.compile and args.dtype == "int8":
+        raise InputError("--compile does not go together with --dtype int8; leave one out")
     if args.hub_timeout is not None and not args.hub_timeout > 0:
         raise InputError(f"--hub-timeout must be above 0 seconds, found {args.hub_timeout}")
     for option in ("top_k", "max_length", "batch_tokens", "truncate_dim"):

@@ -20,7 +20,6 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import torch
 
 import minisbert
 from minisbert import devices
@@ -110,7 +109,7 @@ def load_model(args: argparse.Namespace, device: str | None) -> SentenceEncoder:
         default_model() if args.model is None else args.model,
         revision=args.revision,
         device=device,
-        dtype=getattr(torch, args.dtype),
+        dtype=args.dtype,
         max_seq_length=args.max_length,
         local_files_only=args.local_files_only,
         hub_timeout=args.hub_timeout,
@@ -191,7 +190,7 @@ def write_vectors(encoder: BlockEncoder, texts: Iterator[str], args: argparse.Na
             ROWS_AT_ONCE,
             CHARACTERS_AT_ONCE,
             encoder.options["max_tokens_per_batch"],
-            *devices.batch_budget(model.device),
+            *devices.batch_budget(model.device, model.dtype),
         ]
         return {**made_by(encoder, args), "device": model.device.type, "at_once": at_once, "compile": args.compile}
 

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import minisbert
-from minisbert.cli.shared import Say, command_parser, exit_code_of, open_closed_streams
+from minisbert.cli.shared import DTYPES, Say, command_parser, exit_code_of, open_closed_streams
 from minisbert.errors import InputError
 from minisbert.evaluation import FUNCTIONS, EmbeddingSimilarityEvaluator
 from minisbert.training.examples import read_sts
@@ -28,6 +28,7 @@ def main(argv: Sequence[str] | None = None, prog: str = MODULE) -> int:
     parser.add_argument("--data", required=True, type=Path, metavar="FILE", help="scored pairs, such as sts-test.tsv of KorSTS")
     parser.add_argument("--json", action="store_true", help="print JSON instead of a table, from -1 to 1")
     parser.add_argument("--device", metavar="D", help="cpu, cuda, cuda:1, ... (default: cuda if there is one)")
+    parser.add_argument("--dtype", choices=DTYPES, default="float32", help="of the computation")
     parser.add_argument("--local-files-only", action="store_true", help="open no connection")
     args = parser.parse_args(argv)
     say = Say("evaluation" if prog == MODULE else prog)
@@ -41,7 +42,7 @@ def run(args: argparse.Namespace, say: Say) -> None:
     if len(scores) < 2:
         raise InputError(f"{args.data}: {len(scores)} pairs, but at least 2 are needed to correlate")
     model = minisbert.SentenceEncoder.from_pretrained(  # imported at this moment, see minisbert/__init__.py
-        args.model, device=args.device, local_files_only=args.local_files_only
+        args.model, device=args.device, dtype=args.dtype, local_files_only=args.local_files_only
     )
     evaluator = EmbeddingSimilarityEvaluator(sentences1, sentences2, scores, show_progress_bar=None)
     result = evaluator(model)

@@ -17,6 +17,8 @@ from minisbert.progress import ProgressBar
 PACKAGE = Path(__file__).resolve().parents[1]
 PACKAGED_MODEL = PACKAGE / "default_model"  # pyproject.toml puts weights/ko-mini there when the package is built
 
+DTYPES = ("float32", "bfloat16", "float16", "int8")  # for encoding
+
 
 def weights_folder() -> Path:
     """Where models and training data go by default: weights/ of the checkout; without one, of the current folder."""

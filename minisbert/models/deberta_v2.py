@@ -206,7 +206,8 @@ class DisentangledAttention(nn.Module):
 
     def mix(self, x: Tensor, attention_mask: Tensor | None, table: Tensor | None, rows: Tensor | None) -> Tensor:
         """What the heads gather, side by side: (B, T, D)."""
-        query, key, value = (split_heads(part(x), self.heads) for part in (self.query, self.key, self.value))
+        parts = fast.products(x, self.query, self.key, self.value)  # (B, T, D) each
+        query, key, value = (split_heads(part, self.heads) for part in parts)
         bias = attention_mask  # a boolean mask hides; one of numbers is added to the scaled scores of the contents
         if table is not None and rows is not None:
             # Here positions are no part of the embeddings, so they missed the dropout there, and get it now. It falls on the

@@ -4,12 +4,14 @@ A reader of the mathematics can skip this file. tests/models/test_fast.py proves
 Percentages were measured with tests/benchmarks on a CPU. Axis letters: see layers.py.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+from minisbert.models import int8
 
 # Many x86 processors have no bfloat16 instructions; torch then emulates each product. The question is private to torch: a
 # version that cannot answer it is taken not to emulate.
@@ -36,6 +38,12 @@ class Linear(nn.Linear):
         if product_is_emulated(x):
             return F.linear(x.float(), self.weight.float(), self.bias.float()).bfloat16()
         return super().forward(x)
+
+
+def products(x: Tensor, *linears: nn.Module) -> Sequence[Tensor]:
+    """Send x through each of the linear maps; if they are 8-bit, it is rounded once for all of them."""
+    rounding = [linear for linear in linears if isinstance(linear, int8.Int8Linear)]
+    return int8.products(x, rounding) if rounding else [linear(x) for linear in linears]
 
 
 def attention(
@@ -79,12 +87,14 @@ def activate(activation: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
     return torch.ops.aten.gelu_(x) if activation is F.gelu else activation(x)
 
 
-def add_product(residual: Tensor, linear: nn.Linear, x: Tensor) -> Tensor:
+def add_product(residual: Tensor, linear: nn.Linear | int8.Int8Linear, x: Tensor) -> Tensor:
     """Residual + linear(x), without gradients; `residual` is not overwritten.
 
     Takes residual (B, T, out_features) and x (B, T, in_features). Adding the product up on top of residual + b, instead of
     writing product and sum one after the other, is worth 2 % of encoding.
     """
+    if isinstance(linear, int8.Int8Linear):
+        return linear.added_to(residual, x)
     # Under autocast x is bfloat16 and the residual float32; an emulated product is rounded before it is added.
     if x.dtype != residual.dtype or product_is_emulated(x):
         return residual + linear(x)

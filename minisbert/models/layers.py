@@ -88,7 +88,8 @@ class MultiHeadAttention(nn.Module):
 
     def mix(self, x: Tensor, attention_mask: Tensor | None) -> Tensor:
         """What the heads gather, side by side: (B, T, D). Apart, because `fast.encoder_layer` does the last product itself."""
-        query, key, value = (split_heads(part(x), self.heads) for part in (self.query, self.key, self.value))
+        parts = fast.products(x, self.query, self.key, self.value)  # (B, T, D) each
+        query, key, value = (split_heads(part, self.heads) for part in parts)
         dropout = self.dropout if self.training else 0.0
         return merge_heads(fast.attention(query, key, value, attention_mask, dropout))  # (B, T, D)
 

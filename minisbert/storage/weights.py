@@ -22,6 +22,8 @@ from torch import Tensor, nn
 
 from minisbert.errors import ModelError
 from minisbert.files import PLAIN_NAME, flush_to_disk, one_line, parse_json_object, read_json_object, refuse_pointer
+from minisbert.models.fast import Linear
+from minisbert.models.int8 import Int8Linear
 from minisbert.models.tensor_names import TensorNames
 
 SAFETENSORS = "model.safetensors"
@@ -46,24 +48,36 @@ class StoredTensor:
 
 
 def load_checkpoint(
-    folder: Path, encoder: nn.Module, tensor_names: TensorNames, device: str | torch.device | None = None
+    folder: Path,
+    encoder: nn.Module,
+    tensor_names: TensorNames,
+    device: str | torch.device | None = None,
+    int8: bool = False,
 ) -> dict[str, Tensor]:
     """Fill the parameters of an encoder from the weights in a folder, converted to the dtype of each parameter.
 
     `device` is for an encoder on the meta device, which has shapes alone: memory is taken there after the weights are known
     to fit. If they do not fit, a ModelError says so and no parameter has been touched; one with NaN is found only later.
     Returns the pooler weights by checkpoint name, on the CPU: not computed with, but to be saved again.
+    With `int8`, linear maps become 8-bit ones as they are read.
     """
     stored = _current_names(_open(folder), tensor_names.prefix)
-    parameters = _by_checkpoint_name(encoder, tensor_names)
-    shapes = {name: tuple(parameter.shape) for name, parameter in parameters.items()}
+    shapes = {name: tuple(parameter.shape) for name, parameter in _by_checkpoint_name(encoder, tensor_names).items()}
     _compare(stored, shapes | _pooler_shapes(encoder, tensor_names), tensor_names, folder)
-    if device is not None:
-        encoder.to_empty(device=device)
-        parameters = _by_checkpoint_name(encoder, tensor_names)  # the new ones
+    config: Any = encoder.config
+    checkpoint_names = {parameter: name for name, parameter in tensor_names.by_checkpoint_name(encoder, config.layers).items()}
     with torch.no_grad():
-        for name, parameter in parameters.items():
-            parameter.copy_(_read_finite(name, stored[name]))
+        for module_name in [name for name, _ in encoder.named_modules()]:
+            module = encoder.get_submodule(module_name)
+            names = {leaf: checkpoint_names[f"{module_name}.{leaf}"] for leaf, _ in module.named_parameters(recurse=False)}
+            tensors = {leaf: _read_finite(name, stored[name]) for leaf, name in names.items()}
+            if int8 and isinstance(module, Linear):
+                encoder.set_submodule(module_name, Int8Linear(**tensors))
+                continue
+            if device is not None:
+                module.to_empty(device=device, recurse=False)
+            for leaf, tensor in tensors.items():
+                module.get_parameter(leaf).copy_(tensor)
     # Copied, for what was read may be the file itself, mapped into memory.
     return {name: _read_finite(name, stored[name]).clone() for name in tensor_names.pooler_weights if name in stored}
 

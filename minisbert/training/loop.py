@@ -74,15 +74,17 @@ def fit(
 
     Raises:
         NonFiniteError: a loss or a gradient is NaN or infinite; no parameter has been moved by it.
-        InputError: there is nothing to train on, the model is in half precision, or the run to be resumed was another one.
+        InputError: there is nothing to train on, the model is not in float32, or the run to be resumed was another one.
         ModelError: all training states of the run that is to be resumed are damaged.
         OSError: `output` cannot be written to.
         Stopped: `should_stop` returned True.
     """
-    if model.dtype.itemsize < 4:  # bytes
-        raise InputError(f"a model in {model.dtype} loses small updates; load it in float32, and see Plan.autocast")
     if resume and output is None:
         raise InputError("nothing to resume: no output folder is given")
+    if model.dtype == torch.int8:
+        raise InputError("an int8 model cannot be trained: load it as float32")
+    if model.dtype.itemsize < 4:  # bytes
+        raise InputError(f"a model in {model.dtype} loses small updates; load it in float32, and see Plan.autocast")
     run = _Run(model, objectives, plan, None if output is None else Path(output), evaluator)
     with training_mode(model), contextlib.closing(run.log):
         first = run.begin(resume)

@@ -31,6 +31,7 @@ from tests.tiny import SENTENCES, tiny_folder
 ROOT = Path(__file__).resolve().parents[2]
 WORDS = "한 두 남자 여자 아이 고양이 밥 빵 물 길 날씨".split()
 PROGRAMS = Path(__file__).parent / "programs"
+HAS_INT8 = torch.backends.cpu.get_cpu_capability() in ("AVX2", "AVX512")
 
 
 def sentences(count):
@@ -565,13 +566,14 @@ def test_E15_another_input_or_option_is_not_mixed_in(interrupted, tmp_path, monk
     Path("b.txt").write_text("\n".join(["밥", *sentences(30)[1:]]), encoding="utf-8")
     Path("c.txt").write_text("\n".join(sentences(10)), encoding="utf-8")
     other = tiny_folder(tmp_path.parent / f"{tmp_path.name} 다른 모델", seed=1)
-    for change in (["-i", "b.txt"], ["-i", "c.txt"], ["--normalize"], ["--nfc"], ["--max-length", 9], ["-m", other]):
+    changes = [["-i", "b.txt"], ["-i", "c.txt"], ["--normalize"], ["--nfc"], ["--max-length", 9], ["-m", other]]
+    for change in [*changes, ["--dtype", "int8" if HAS_INT8 else "bfloat16"]]:
         code, _, err = run("-i", "a.txt", "-o", "a.npy", "--resume", *change)
         assert code == 2, change
         assert "start anew without --resume" in err
         assert Path(".a.npy.journal").exists()  # a slip of the user costs nothing
     with monkeypatch.context() as patch:
-        patch.setattr(devices, "batch_budget", lambda _: (16, 0))  # as another version of the program might have it
+        patch.setattr(devices, "batch_budget", lambda *_: (16, 0))  # as another version of the program might have it
         assert run("-i", "a.txt", "-o", "a.npy", "--resume")[0] == 2
     assert run("-i", "a.txt", "-o", "a.npy", "--resume")[0] == 0
     run("-i", "a.txt", "-o", "b.npy")
@@ -799,3 +801,22 @@ def test_the_rows_of_an_earlier_run_are_told(interrupted, monkeypatch):
     code, _, err = interrupted("-i", "a.txt", "-o", "a.npy", "--prompt-name", "없음")
     assert code == 2
     assert err.startswith("encode.py: note: 24 rows are kept beside a.npy; --resume goes on from there\n")
+
+
+@pytest.mark.skipif(not HAS_INT8, reason="this processor has no 8-bit products")
+def test_int8(run, model):
+    assert run(*SENTENCES, "-o", "a.npy", "--dtype", "int8", "--quiet") == (0, "", "")
+    expected = SentenceEncoder.from_pretrained(model, device="cpu", dtype="int8").encode(SENTENCES)
+    np.testing.assert_array_equal(np.load("a.npy"), expected)
+    code, _, err = run(*SENTENCES, "--dtype", "int8", "--compile")
+    assert code == 2
+    assert err == "encode.py: --compile does not go together with --dtype int8; leave one out\n"
+
+
+def test_int8_on_a_processor_that_cannot(start, monkeypatch):
+    monkeypatch.setenv("ATEN_CPU_CAPABILITY", "default")
+    process = start("밥", "--dtype", "int8")
+    out, err = process.communicate()
+    assert (process.returncode, out) == (2, b"")
+    assert is_one_line(err.decode())
+    assert "use float32 or bfloat16" in err.decode()

@@ -8,8 +8,11 @@ import sys
 import unicodedata
 
 import pytest
+import torch
 
+from minisbert import SentenceEncoder
 from minisbert.cli import evaluate
+from minisbert.evaluation import EmbeddingSimilarityEvaluator
 from tests.tiny import SENTENCES, tiny_folder
 
 HEADER = "genre\tfilename\tyear\tid\tscore\tsentence1\tsentence2\n"
@@ -114,3 +117,11 @@ def test_other_failures_have_their_exit_codes(run, tmp_path):
     assert run(lines, "--device", "nonsense")[0] == 2
     with pytest.raises(SystemExit, match="2"):
         run(lines, "--nonsense")
+
+
+def test_another_dtype(run, model):
+    lines = pairs([0.0, 1.5, 2.2, 3.0, 4.0, 5.0])
+    found = json.loads(run(lines, "--json", "--dtype", "bfloat16")[1])
+    rounded = SentenceEncoder.from_pretrained(model, device="cpu", dtype=torch.bfloat16)
+    assert found == EmbeddingSimilarityEvaluator(SENTENCES, ["밥"] * 6, [0.0, 1.5, 2.2, 3.0, 4.0, 5.0])(rounded)
+    assert found != json.loads(run(lines, "--json")[1])

@@ -1,0 +1,151 @@
+"""8-bit products: linear maps whose factors are whole numbers of one byte, four times as fast on a CPU as in float32.
+
+Weights are rounded when a model is loaded. Each output has a scale of its own: s_W = max |row| / 127, and whole numbers
+q_W = round(row / s_W) from -127 to 127. Tokens are rounded when they are multiplied, each with a scale and a lowest number of
+its own, so that they use all of a byte, 0 to 255, even where their numbers lie more to one side, as after GELU they do:
+
+    low = min(x, 0)        s_x = (max(x, 0) - low) / 255        q_x = round((x - low) / s_x)
+
+With x (T, D), the weight W (M, D) and the bias b, and nothing rounded any further, the product is then
+
+    x Wᵀ + b  ≈  (s_x q_x + low) (s_W q_W)ᵀ + b  =  s_x s_W (q_x q_Wᵀ) + low s_W Σ q_W + b
+
+where q_x q_Wᵀ are sums of whole numbers, which are exact. Each factor is off by at most half its scale. Everything around the
+product stays in float32. Why a scale for each token? A token that is far larger than others, as real weights make them, takes
+no digits from these, and texts do not change each other's vectors. Why a lowest number? With scales alone, texts of
+all-MiniLM-L6-v2 fell to a cosine of 0.983 with their vectors in float32; so it is 0.99 at least. The two cost two more passes
+over the product.
+
+Rounding magnifies. Where a sum of float32 numbers differs in its last digit, some numbers are rounded to the other side, these
+make more of the next layer differ, and after six real layers two vectors are as far apart as each is from float32. Padding
+changes the order of such sums in the attention. So texts of different lengths never share a batch (devices.py), and then a text
+has the same vector to the last bit whatever it is encoded with.
+
+The processor multiplies bytes from 0 to 255 with signed ones. If it has VNNI instructions, it adds such products up in 32 bits.
+Older ones first add two of them in 16 bits and stop at 32,767 without a word, where 255 · 127 · 2 = 64,770 may come. There q_W
+goes from -64 to 64, seven bits: 255 · 64 · 2 = 32,640 fits. Weights give up the bit, because no weight is as far from its
+neighbours as some numbers of tokens are. Axis letters: see layers.py; here M is the number of outputs.
+"""
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from minisbert.errors import InputError
+
+LARGEST_WEIGHT = 127
+LARGEST_WEIGHT_WITHOUT_VNNI = 64
+LARGEST_PIECE = 2**25 - 2**13  # bytes; glibc learns from pieces of up to 32 MB (mallopt, M_MMAP_THRESHOLD)
+ROWS_AT_ONCE = 128  # of a weight, when it is rounded
+SMALLEST_SCALE = torch.finfo(torch.float32).tiny  # a row of zeros is divided by this, and stays zeros
+
+
+def require_int8(device: torch.device) -> None:
+    """Check that this device, this processor and this version of torch can multiply so; InputError if not."""
+    if device.type != "cpu":
+        raise InputError(f"dtype int8 is for the device cpu, not {device.type}: use bfloat16 or float32 there")
+    if torch.backends.cpu.get_cpu_capability() not in ("AVX2", "AVX512"):
+        raise InputError("dtype int8 needs an x86 processor with AVX2: use float32 or bfloat16")
+    if not hasattr(torch.ops.onednn, "qlinear_pointwise"):
+        raise InputError(f"dtype int8 needs products that torch {torch.__version__} does not have: use float32 or bfloat16")
+
+
+def keep_freed_memory() -> None:
+    """Let the C library keep more of the memory that is freed, once a model is loaded.
+
+    The products are so fast that it shows, by 5 %, when each layer's memory is returned to the system and asked for again.
+    glibc keeps twice the largest piece that it has seen freed. This one is not written to, so it costs nothing.
+    """
+    torch.empty(LARGEST_PIECE, dtype=torch.uint8)
+
+
+def has_int8(module: nn.Module) -> bool:
+    """Whether there is an 8-bit linear map in it."""
+    return any(isinstance(part, Int8Linear) for part in module.modules())
+
+
+def largest_weight() -> int:
+    """127, or 64 without VNNI. The question is private to torch: a version that cannot answer it is taken not to have it."""
+    return LARGEST_WEIGHT if getattr(torch.cpu, "_is_vnni_supported", bool)() else LARGEST_WEIGHT_WITHOUT_VNNI
+
+
+def quantise_weight(weight: Tensor, largest: int) -> tuple[Tensor, Tensor]:
+    """Round (M, D) to q_W from -largest to largest, int8 (M, D), and s_W, float32 (M, 1)."""
+    scale = (weight.abs().amax(-1, keepdim=True) / largest).clamp(min=SMALLEST_SCALE)
+    return (weight / scale).round().to(torch.int8), scale
+
+
+def quantise_tokens(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Round (..., D) to q_x, uint8 (..., D); also s_x and -low, float32 (..., 1). NaN stays NaN in these two."""
+    below = x.amin(-1, keepdim=True).neg_().clamp_(min=0)
+    scale = x.amax(-1, keepdim=True).clamp_(min=0).add_(below).div_(255).clamp_(min=SMALLEST_SCALE)
+    # torch rounds to int8 eight times as fast as to uint8. So 128 is taken off, and put back by turning the highest bit.
+    signed = torch.addcmul((below / scale).sub_(128), x, scale.reciprocal()).round_().to(torch.int8)
+    return signed.view(torch.uint8).bitwise_xor_(128), scale, below
+
+
+def plain_linear(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    """The arithmetic above as it is written there, (..., D) to (..., M). For readers and tests; the models use `Int8Linear`."""
+    low = x.amin(-1, keepdim=True).clamp(max=0)
+    token_scale = (x.amax(-1, keepdim=True).clamp(min=0) - low) / 255
+    tokens = ((x - low) / token_scale).round().long()
+    weight_scale = weight.abs().amax(-1) / largest_weight()  # (M,)
+    rows = (weight / weight_scale[:, None]).round().long()
+    return token_scale * weight_scale * (tokens @ rows.t()) + low * weight_scale * rows.sum(-1) + bias
+
+
+class Int8Linear(nn.Module):
+    """y = x Wᵀ + b with 8-bit factors; no gradients.
+
+    Takes weight (M, D) and bias (M,) on the CPU. They become buffers: there is nothing to train.
+    """
+
+    def __init__(self, weight: Tensor, bias: Tensor) -> None:
+        super().__init__()
+        # Piece by piece: the weight may be a file that is mapped into memory, and nothing of its size in wider numbers is made.
+        parts = [quantise_weight(rows.float(), largest_weight()) for rows in weight.split(ROWS_AT_ONCE)]
+        rows, scale = (torch.cat(part) for part in zip(*parts, strict=True))
+        self.weight: Tensor
+        self.scale: Tensor
+        self.bias: Tensor
+        self.sums: Tensor
+        self.register_buffer("weight", torch.ops.onednn.qlinear_prepack(rows, None))  # (D, M), ordered as the processor likes
+        self.register_buffer("scale", scale.flatten())  # (M,)
+        self.register_buffer("bias", bias.float().clone())  # (M,)
+        self.register_buffer(
+            "sums", self.scale * torch.cat([part.sum(-1) for part in rows.split(ROWS_AT_ONCE)])
+        )  # (M,), s_W Σ q_W
+        self.zero_points = torch.zeros_like(self.scale, dtype=torch.int32)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (..., D) to (..., M)."""
+        return products(x, [self])[0]
+
+    def added_to(self, residual: Tensor, x: Tensor) -> Tensor:
+        """Residual + forward(x); `residual` (..., M) is not overwritten."""
+        tokens, scale, below = quantise_tokens(x)
+        return self.scaled_product(tokens, scale, below, residual).add_(self.bias)
+
+    def scaled_product(self, tokens: Tensor, scale: Tensor, below: Tensor, start: Tensor) -> Tensor:
+        """Start + what `quantise_tokens` returned, times the weight: (..., M)."""
+        product = self.multiply(tokens)
+        return torch.addcmul(start, product, scale, out=product).addcmul_(below, self.sums, value=-1)
+
+    def multiply(self, tokens: Tensor) -> Tensor:
+        """s_W (q_x q_Wᵀ), float32 (..., M), of q_x, uint8 (..., D)."""
+        return torch.ops.onednn.qlinear_pointwise.default(
+            tokens, 1.0, 0, self.weight, self.scale, self.zero_points, None, 1.0, 0, torch.float32, "none", [], ""
+        )
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "Int8Linear":
+        moved = fn(self.scale)
+        if moved.device != self.scale.device or moved.dtype != self.scale.dtype:
+            raise InputError("an int8 model stays as it was loaded: load it again for another device or dtype")
+        return self
+
+
+def products(x: Tensor, linears: Sequence[Int8Linear]) -> list[Tensor]:
+    """Send x (..., D) through each of the linear maps; it is rounded once for all of them."""
+    rounded = quantise_tokens(x)
+    return [linear.scaled_product(*rounded, linear.bias) for linear in linears]
