@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from minisbert.errors import ModelError
 from minisbert.models.config import EncoderConfig, Fields, encoder_fields, only_supported
 from minisbert.models.layers import Embeddings, bert_layers
-from minisbert.models.tensor_names import TensorNames
+from minisbert.models.tensor_names import HEADS, TensorNames
 
 
 @dataclass(frozen=True)
@@ -82,6 +82,7 @@ TENSOR_NAMES = TensorNames(
     },
     pooler_weights=("pooler.dense.weight", "pooler.dense.bias"),
     unused={
+        **HEADS,
         "embeddings.position_ids": "0 to P - 1, stored by old versions of transformers",
         "cls.*": "heads of pre-training: masked language model, next sentence",
     },

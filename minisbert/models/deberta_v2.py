@@ -30,7 +30,7 @@ from minisbert.models import config as read
 from minisbert.models import fast
 from minisbert.models.config import LARGEST_WIDTH, EncoderConfig, Fields
 from minisbert.models.layers import encoder_layers, merge_heads, split_heads
-from minisbert.models.tensor_names import TensorNames
+from minisbert.models.tensor_names import HEADS, TensorNames
 
 
 @dataclass(frozen=True)
@@ -314,6 +314,7 @@ TENSOR_NAMES = TensorNames(
     },
     pooler_weights=(),  # it has no pooler
     unused={
+        **HEADS,
         "embeddings.position_ids": "0 to P - 1, stored by old versions of transformers",
         "embeddings.position_embeddings.weight": "of the pre-training decoder, where position_biased_input is false",
         "cls.*": "head of pre-training: masked language model",

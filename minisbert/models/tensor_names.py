@@ -8,6 +8,13 @@ from dataclasses import dataclass
 
 from torch import nn
 
+# What a wrapper put before every name when the weights were saved: DistributedDataParallel, torch.compile, a chain of modules.
+WRAPPERS = ("module.", "_orig_mod.", "0.auto_model.", "auto_model.", "0.model.")
+HEADS = {
+    "classifier.*": "head of a model that classifies texts or tokens",
+    "qa_outputs.*": "head of a model that answers questions",
+}
+
 
 @dataclass(frozen=True)
 class TensorNames:

@@ -24,7 +24,7 @@ from minisbert.errors import ModelError
 from minisbert.files import PLAIN_NAME, flush_to_disk, one_line, parse_json_object, read_json_object, refuse_pointer
 from minisbert.models.fast import Linear
 from minisbert.models.int8 import Int8Linear
-from minisbert.models.tensor_names import TensorNames
+from minisbert.models.tensor_names import WRAPPERS, TensorNames
 
 SAFETENSORS = "model.safetensors"
 SAFETENSORS_INDEX = "model.safetensors.index.json"
@@ -144,10 +144,13 @@ def _compare(
 
 
 def _current_names(stored: Mapping[str, StoredTensor], prefix: str) -> dict[str, StoredTensor]:
-    """Drop the prefix of masked-language models, and call LayerNorm's parameters as is usual today."""
+    """Drop the prefixes of wrappers and of models with a head, and call LayerNorm's parameters as is usual today."""
     plain: dict[str, StoredTensor] = {}
     for name, tensor in stored.items():
-        stem, dot, ending = name.removeprefix(prefix).rpartition(".")
+        bare = name
+        for wrapper in WRAPPERS:
+            bare = bare.removeprefix(wrapper)
+        stem, dot, ending = bare.removeprefix(prefix).rpartition(".")
         short = stem + dot + OLD_ENDINGS.get(ending, ending)
         if short in plain:
             twins = f"two tensors mean {_some([short])}: with and without {prefix!r} or under an old name"

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from safetensors.torch import load_file, save_file
 
 from minisbert import SentenceEncoder
 from minisbert.errors import ModelError
@@ -245,3 +246,18 @@ def test_a_name_of_something_else(source, hint):
     assert hint in refusal(Path(source))
     with pytest.raises(ModelError, match=hint):
         SentenceEncoder.from_pretrained(source)
+
+
+# Weights
+
+
+@pytest.mark.parametrize("wrapper", ["module.", "0.auto_model.", "module.0.auto_model."])
+@pytest.mark.parametrize("model_type", ["bert", "roberta", "deberta-v2"])
+def test_wrappers_and_heads_are_left_behind(tmp_path, model_type, wrapper):
+    folder = tiny_folder(tmp_path / "model", model_type)
+    expected = load(folder).encode(SENTENCES)
+    tensors = load_file(folder / "model.safetensors")
+    tensors = {wrapper + name: tensor for name, tensor in tensors.items()}
+    tensors |= {f"{head}.weight": tensors[next(iter(tensors))].clone() for head in ("classifier", "qa_outputs")}
+    save_file(tensors, folder / "model.safetensors")
+    np.testing.assert_array_equal(load(folder).encode(SENTENCES), expected)
