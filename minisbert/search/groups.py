@@ -21,7 +21,7 @@ from minisbert.search.pairs import check_threshold
 
 ROWS_AT_ONCE = 4096  # compared with as many
 SCORES_AT_ONCE = 1 << 22  # if all are alike, each of them becomes a pair of row numbers
-CENTRES_AT_ONCE, MEMBERS_AT_ONCE = 256, 1 << 20  # groups that are found at a time, and what they may hold together
+CENTRES_AT_ONCE, MEMBERS_AT_ONCE = 1024, 1 << 20  # groups that are found at a time, and what they may hold together
 
 
 @torch.inference_mode()

@@ -23,9 +23,9 @@ from torch import Tensor
 from minisbert.errors import InputError, NonFiniteError
 from minisbert.similarity import similarity, similarity_pairwise
 
-ROWS_AT_ONCE = 16384  # of a corpus
+ROWS_AT_ONCE = 65536  # of a corpus; what is mapped from a file takes no memory
 SCORES_AT_ONCE = 1 << 24  # of a matrix of products
-PAIRS_AT_ONCE = 1 << 21  # numbers of the vectors whose scores are computed pair by pair
+PAIRS_AT_ONCE = 1 << 18  # numbers of the vectors whose scores are computed pair by pair; so many stay in a cache
 # More than rounding can do to the product of two vectors of length 1 in float32: about 1e-6 for a thousand columns.
 ROUNDING = 1e-5
 
@@ -225,8 +225,9 @@ def exact_scores(a: Tensor, b: Tensor, i: Tensor, j: Tensor, function: str = "co
     for first, second in zip(i.split(at_once), j.split(at_once), strict=True):
         left, right = a[first].double(), b[second].double()  # (P, D)
         if function == "cosine":
-            left, right = F.normalize(left, dim=-1), F.normalize(right, dim=-1)
-            found.append((left * right).sum(-1).float().clamp(-1, 1).cpu())
+            squares = (left * left).sum(-1) * (right * right).sum(-1)
+            cosine = (left * right).sum(-1) / squares.sqrt().clamp_min(1e-24)  # that of a zero vector is 0
+            found.append(cosine.float().clamp(-1, 1).cpu())
         else:
             found.append(similarity_pairwise(left, right, function).float())
     return torch.cat(found)
