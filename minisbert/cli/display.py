@@ -56,6 +56,26 @@ def table_of_texts(texts: Sequence[str], vectors: npt.NDArray[np.float32], termi
     return "\n".join(lines)
 
 
+def result_line(cells: Sequence[float | str], width: int, colour: bool) -> str:
+    """One line of an answer: scores with their colour, numbers of rows, and texts, of which the first may be the longest."""
+    texts = [cell for cell in cells if isinstance(cell, str)]
+    line = ""
+    for cell in cells:
+        if isinstance(cell, float):
+            shade = COLOURS[round(10 * min(1.0, max(0.0, cell)))]
+            line += f"\x1b[30;48;5;{shade}m {cell:.4f} {RESET}" if colour else f" {cell:.4f} "
+            width -= len(f" {cell:.4f} ")
+        elif isinstance(cell, int):
+            line += f"{cell:7}"
+            width -= max(7, len(str(cell)))
+    for number, text in enumerate(texts):
+        left = [min(columns(printable(other[:width])) + 2, width // len(texts)) for other in texts[number + 1 :]]
+        free = max(1, width - sum(left) - 2)
+        text = clip(text, free) if left else clip(text, free).rstrip()
+        line, width = f"{line}  {text}", width - columns(text) - 2
+    return line
+
+
 def similarity_grid(similarities: npt.NDArray[np.floating], texts: Sequence[str], width: int, colour: bool) -> str:
     """The (N, N) similarities, a text and its row per line; the text gets what the row leaves free of the terminal's width."""
     longest = max(columns(text[:width]) for text in texts)

@@ -29,7 +29,7 @@ from typing import Any
 from minisbert.cli.shared import DTYPES, Say, command_parser, exit_code_of, open_closed_streams
 from minisbert.errors import InputError, check_unicode
 from minisbert.storage.vectors import check_output
-from minisbert.text.rows import read_texts
+from minisbert.text.rows import Record, read_records
 
 
 def main(argv: Sequence[str] | None = None, prog: str = "encode.py") -> int:
@@ -66,7 +66,7 @@ def main(argv: Sequence[str] | None = None, prog: str = "encode.py") -> int:
     add("--nfc", action="store_true", help="compose decomposed Hangul first (texts and file names from macOS)")
     add("--similarity", action="store_true", help="print the N x N similarity matrix instead of vectors")
     add("--why", action="store_true", help="print which tokens make the cosine of two texts; with --similarity, that first")
-    add("--query", action="append", metavar="TEXT", help="print the texts nearest to TEXT: score, row from 0, text; any number")
+    add("--query", action="append", metavar="TEXT", help="print the texts nearest to TEXT: score, row from 0, text, columns")
     add("--queries", metavar="FILE", help="queries, one a line; with several, the query comes first in each line of output")
     add("--top-k", type=int, default=5, metavar="K", help="how many texts are printed for a query (default: 5)")
     cosine: dict[str, Any] = {"nargs": "?", "type": float, "metavar": "T"}
@@ -74,6 +74,7 @@ def main(argv: Sequence[str] | None = None, prog: str = "encode.py") -> int:
     add("--groups", const=0.75, help="print groups with a cosine of at least T (0.75) to a centre: group, row, text", **cosine)
     add("--vectors", metavar="FILE", help="vectors of the input, saved earlier with -o, for all that is printed about texts")
     add("--json", action="store_true", help="print JSON lines instead of values between tabs")
+    add("--precision", choices=("float32", "float16", "int8"), default="float32", help="of the vectors that -o saves")
     add("--quiet", action="store_true", help="no report, no progress bar")
     args = parser.parse_args(argv)
     say = Say(prog)
@@ -85,19 +86,19 @@ def run(args: argparse.Namespace, say: Say) -> None:
     check_usage(args)
     with contextlib.ExitStack() as stack:
         if args.texts:
-            texts: Iterator[str] = iter(args.texts)
+            records: Iterator[tuple[str, Record]] = ((text, {}) for text in args.texts)
         elif args.input in (None, "-"):
-            texts = read_texts(sys.stdin.buffer, "standard input", args.text_field, args.input_format)
+            records = read_records(sys.stdin.buffer, "standard input", args.text_field, args.input_format)
         else:
             file = stack.enter_context(open(args.input, "rb"))
-            texts = read_texts(file, args.input, args.text_field, args.input_format)
+            records = read_records(file, args.input, args.text_field, args.input_format)
         # The first text is read now: a wrong encoding or column shows before the model is loaded.
-        texts = itertools.chain(list(itertools.islice(texts, 1)), texts)
+        records = itertools.chain(list(itertools.islice(records, 1)), records)
         if args.output not in (None, "-"):
             check_output(Path(args.output), args.overwrite)
         from minisbert.cli.encoding import encode_texts
 
-        encode_texts(args, texts, say)
+        encode_texts(args, records, say)
 
 
 def check_usage(args: argparse.Namespace) -> None:
@@ -116,6 +117,8 @@ def check_usage(args: argparse.Namespace) -> None:
         raise InputError("choose one of --output, --similarity (or --why), --query, --duplicates and --groups")
     if (args.vectors is not None or args.json) and not any(answers):
         raise InputError("--vectors and --json are for --query, --duplicates and --groups")
+    if args.precision != "float32" and Path(args.output or "-").suffix.lower() not in (".npy", ".npz", ".safetensors"):
+        raise InputError("--precision is for --output FILE in .npy, .npz or .safetensors")
     for option in ("duplicates", "groups"):
         if (threshold := getattr(args, option)) is not None and not -1 <= threshold <= 1:
             raise InputError(f"--{option} takes a cosine, from -1 to 1, found {threshold}")
@@ -134,3 +137,5 @@ def check_usage(args: argparse.Namespace) -> None:
     queries = [("--query", query) for query in args.query or ()]
     for option, text in (("--prompt", args.prompt), *queries, *(("TEXT", text) for text in args.texts)):
         check_unicode(text or "", option)
+        if option == "--query" and not text.strip():
+            raise InputError("--query is empty; say what to look for")

@@ -28,11 +28,12 @@ from minisbert.cli.display import printable, similarity_grid, table_of_texts
 from minisbert.cli.search import Block, print_duplicates, print_groups, print_nearest, read_queries, saved_vectors
 from minisbert.cli.shared import Say, default_model
 from minisbert.distributed import gather, is_main_process, join_processes, process_count, share_of_rows
-from minisbert.errors import InputError, MinisbertError
+from minisbert.errors import InputError, MinisbertError, NonFiniteError
 from minisbert.files import write_json
 from minisbert.search.nearest import Nearest
 from minisbert.sentence_encoder import EncodeReport, SentenceEncoder
-from minisbert.storage.vectors import VectorFile, json_line, record_path
+from minisbert.storage.vectors import VectorFile, json_line, open_vectors, record_path
+from minisbert.text.rows import Record
 
 # A block has at most so many texts, of about so many characters. A resumed run relies on both numbers.
 ROWS_AT_ONCE = 16384
@@ -42,11 +43,12 @@ MOST_ROWS_IN_GRID = 20
 DOCUMENT_PROMPTS = ("document", "passage", "corpus")  # names that models give to the prompt of what a query is compared with
 
 
-def encode_texts(args: argparse.Namespace, texts: Iterator[str], say: Say) -> None:
+def encode_texts(args: argparse.Namespace, records: Iterator[tuple[str, Record]], say: Say) -> None:
     """Encode the texts and do with the vectors what the arguments say; errors are raised."""
     warnings.filterwarnings("ignore", r".* not in Unicode normal form C")  # said below, once for all blocks
     compose: Callable[[str], str] = functools.partial(unicodedata.normalize, "NFC") if args.nfc else str
-    texts = map(compose, texts)
+    records = ((compose(text), others) for text, others in records)
+    texts = (text for text, _ in records)
     with contextlib.ExitStack() as stack:
         device = stack.enter_context(join_processes(args.device, "gloo"))  # vectors are exchanged on the CPU
         main_process = is_main_process()
@@ -65,7 +67,7 @@ def encode_texts(args: argparse.Namespace, texts: Iterator[str], say: Say) -> No
         }
         encoder = BlockEncoder(load_model(args, device), options)
         if args.query or args.queries or args.duplicates is not None or args.groups is not None:
-            answer(encoder, texts, args, compose, say)
+            answer(encoder, records, args, compose, say)
         elif args.similarity or args.why:
             rows = list(texts)
             if args.why and len(rows) != 2:
@@ -96,7 +98,7 @@ def encode_texts(args: argparse.Namespace, texts: Iterator[str], say: Say) -> No
             f"note: {count('not_nfc')} of {count('rows')} texts are not in Unicode normal form C (decomposed Hangul, as "
             "from macOS), which most vocabularies do not know: pass --nfc"
         )
-    if not args.quiet:
+    if not args.quiet and args.vectors is None:
         say(
             f"{count('rows')} rows, {count('tokens')} tokens, {count('truncated')} rows truncated, "
             f"{100 * count('unknown') / max(1, count('tokens')):.1f} % unknown tokens, "
@@ -195,7 +197,7 @@ def write_vectors(encoder: BlockEncoder, texts: Iterator[str], args: argparse.Na
         ]
         return {**made_by(encoder, args), "device": model.device.type, "at_once": at_once, "compile": args.compile}
 
-    output = VectorFile(Path(args.output))
+    output = VectorFile(Path(args.output), args.precision)
     try:
         if args.resume:
             encoder.first_row = output.resume(run(), texts)
@@ -209,7 +211,8 @@ def write_vectors(encoder: BlockEncoder, texts: Iterator[str], args: argparse.Na
         record_path(output.path).unlink(missing_ok=True)  # of vectors that were here before
         output.finish(width)
         versions = {"minisbert": minisbert.__version__, "torch": torch.__version__}
-        record = {**run(), "rows": output.rows, "texts": output.texts.hexdigest(), "versions": versions}
+        of_file = {"precision": args.precision, "rows": output.rows, "texts": output.texts.hexdigest()}
+        record = {**run(), **of_file, "versions": versions}
         write_json(record_path(output.path), record)
     except BaseException:
         if kept := output.close():
@@ -218,25 +221,49 @@ def write_vectors(encoder: BlockEncoder, texts: Iterator[str], args: argparse.Na
 
 
 def answer(
-    encoder: BlockEncoder, texts: Iterator[str], args: argparse.Namespace, compose: Callable[[str], str], say: Say
+    encoder: BlockEncoder,
+    records: Iterator[tuple[str, Record]],
+    args: argparse.Namespace,
+    compose: Callable[[str], str],
+    say: Say,
 ) -> None:
     """Print the texts nearest to the queries, duplicates or groups, by vectors computed now or saved earlier."""
     queries = [*(args.query or ()), *(read_queries(args) if args.queries else ())]
     prompt_names = DOCUMENT_PROMPTS if queries else ()
-    corpus: Iterator[Block] = ((block, encoder(block, prompt_names)) for block in blocks(texts))
-    if args.vectors is not None:
-        corpus = saved_vectors(Path(args.vectors), made_by(encoder, args, prompt_names), texts, say)
-    if args.duplicates is not None:
-        print_duplicates(corpus, args.duplicates, args.json)
-    elif args.groups is not None:
-        print_groups(corpus, args.groups, args.json)
-    else:
-        query_encoder = BlockEncoder(encoder.model, encoder.options)  # a second one: the report counts the texts alone
-        vectors = query_encoder(list(map(compose, queries)), ("query",))
-        if query_encoder.count("not_nfc"):
-            say("note: the query is not in Unicode normal form C (decomposed Hangul): pass --nfc")
-        nearest = Nearest(torch.from_numpy(vectors), args.top_k, encoder.model.similarity_fn_name)
-        print_nearest(queries, nearest, corpus, args.json)
+    saved = None if args.vectors is None else open_vectors(Path(args.vectors))
+    corpus = _computed(encoder, records, prompt_names)
+    if saved is not None:
+        corpus = saved_vectors(Path(args.vectors), saved, made_by(encoder, args, prompt_names), records, say)
+    try:
+        if args.duplicates is not None:
+            print_duplicates(corpus, saved, args.duplicates, args.json, say)
+        elif args.groups is not None:
+            print_groups(corpus, saved, args.groups, args.json)
+        else:
+            query_encoder = BlockEncoder(encoder.model, encoder.options)  # a second one: the report counts the texts alone
+            vectors = query_encoder(list(map(compose, queries)), ("query",))
+            if query_encoder.count("not_nfc"):
+                say("note: the query is not in Unicode normal form C (decomposed Hangul): pass --nfc")
+            nearest = Nearest(torch.from_numpy(vectors), args.top_k, encoder.model.similarity_fn_name)
+            print_nearest(queries, nearest, corpus, args.json)
+    except NonFiniteError as error:
+        if saved is None:
+            raise
+        raise NonFiniteError(f"{args.vectors}: {error}; encode the texts again with -o") from None
+
+
+def _computed(encoder: BlockEncoder, records: Iterator[tuple[str, Record]], prompt_names: Sequence[str]) -> Iterator[Block]:
+    """The rows of the input with the vectors of their texts, block by block."""
+    rest: list[Record] = []  # of the rows whose texts are in the next block
+
+    def texts() -> Iterator[str]:
+        for text, others in records:
+            rest.append(others)
+            yield text
+
+    for block in blocks(texts()):
+        yield list(zip(block, rest, strict=True)), encoder(block, prompt_names)
+        rest.clear()
 
 
 def made_by(encoder: BlockEncoder, args: argparse.Namespace, prompt_names: Sequence[str] = ()) -> dict[str, Any]:

@@ -22,7 +22,9 @@ COMMANDS = ("encode", "train", "evaluate", "mine", "tour")  # modules of this fo
 def main(argv: Sequence[str]) -> int:
     """Run the command line; returns the exit code."""
     parser = command_parser("minisbert", __doc__)
-    parser.add_argument("command", choices=COMMANDS, help="encode texts, train a model, evaluate one, mine hard negatives, or look inside")
+    parser.add_argument(
+        "command", choices=COMMANDS, help="encode texts, train a model, evaluate one, mine hard negatives, or look inside"
+    )
     parser.add_argument("--version", action="version", version=f"minisbert {__version__}")
     command = parser.parse_args(argv[:1]).command
     return int(importlib.import_module(f"minisbert.cli.{command}").main(argv[1:], prog=f"minisbert {command}"))

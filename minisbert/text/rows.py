@@ -46,7 +46,14 @@ Record = dict[str, Any]  # a row: its values by column; texts, or in JSON anythi
 
 
 def read_texts(file: BinaryIO, name: str, text_field: str | None = None, form: str | None = None) -> Iterator[str]:
-    """Read one text of every row; an InputError gives file:line.
+    """Read one text of every row, see `read_records`."""
+    return (text for text, _ in read_records(file, name, text_field, form))
+
+
+def read_records(
+    file: BinaryIO, name: str, text_field: str | None = None, form: str | None = None
+) -> Iterator[tuple[str, Record]]:
+    """Read one text of every row, and the other values of the row by column; an InputError gives file:line.
 
     The ending of `name` says the form, unless `form` does. `text_field` is the field or column of the text; None = "text".
     """
@@ -57,7 +64,7 @@ def read_texts(file: BinaryIO, name: str, text_field: str | None = None, form: s
             if field not in record:
                 known = one_line(", ".join(record))
                 raise InputError(f"{where}: no field {field!r:.80}; choose with --text-field one of: {known}")
-            yield text_of(record, field, where)
+            yield text_of(record, field, where), {column: value for column, value in record.items() if column != field}
         return
     if text_field is not None:
         raise InputError(
@@ -68,7 +75,7 @@ def read_texts(file: BinaryIO, name: str, text_field: str | None = None, form: s
         if number == 1 and not form and re.match(r'\s*(\[|\{|\[\s*\{)\s*("|$)', line):
             advice = "pass --input-format jsonl, or txt to take lines as they are"
             raise InputError(f"{name}:1: looks like JSON, not a text; {advice}")
-        yield line
+        yield line, {}
 
 
 def read_table(path: Path, on_bad_row: BadRow | None = None, quotes_are_text: bool = False) -> Iterator[tuple[str, Record]]:

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from minisbert import SentenceEncoder
-from minisbert.cli import encode
+from minisbert.cli import display, encode, search
 from tests.tiny import tiny_folder
 
 TEXTS = ["밥을 먹는다.", "날씨가 춥다.", "밥을 먹는다.", "고양이는 물을 마신다.", "한 남자가 빵을 먹는다.", "날씨가 춥다."]
@@ -190,4 +190,62 @@ def test_no_texts_have_no_answers_and_no_queries_are_refused(run):
     code, _, err = run("-i", "a.txt", "--queries", "empty.txt")
     assert code == 2
     assert "empty.txt: no queries in it" in err
-    assert len(rows_of(run("-i", "a.txt", "--query", "", "--top-k", 100)[1])) == len(TEXTS)  # an empty query is a text
+    assert len(rows_of(run("-i", "a.txt", "--query", "밥", "--top-k", 10**9)[1])) == len(TEXTS)
+
+
+def test_an_empty_query_is_refused(run):
+    Path("q.txt").write_text("밥\n \n물", encoding="utf-8")
+    assert run("-i", "a.txt", "--query", "") == (2, "", "encode.py: --query is empty; say what to look for\n")
+    assert run("-i", "a.txt", "--queries", "q.txt")[::2] == (2, "encode.py: q.txt: query 2 is empty; say what to look for\n")
+
+
+def test_a_hit_has_the_other_columns_of_its_row(run):
+    rows = "".join(f"{9 - row}\t{'가나'[row % 2]}\t{text}\n" for row, text in enumerate(TEXTS))
+    Path("a.tsv").write_text("번호\t종류\ttext\n" + rows, encoding="utf-8")
+    for _, row, text, *others in rows_of(run("-i", "a.tsv", "--query", "밥")[1]):
+        assert (text, others) == (TEXTS[int(row)], [str(9 - int(row)), "가나"[int(row) % 2]])
+    line = json.loads(run("-i", "a.tsv", "--query", "밥", "--top-k", 1, "--json")[1])
+    assert line["columns"] == {"번호": str(9 - line["row"]), "종류": "가나"[line["row"] % 2]}
+
+
+@pytest.mark.parametrize("form", ["npy", "npz", "safetensors"])
+@pytest.mark.parametrize(("precision", "error"), [("float16", 1e-3), ("int8", 1e-2)])
+def test_shorter_numbers_give_nearly_the_same_scores(run, form, precision, error):
+    run("-i", "a.txt", "-o", f"v.{form}", "--precision", precision)
+    exact, short = (
+        {row: float(score) for score, row, _ in rows_of(run("-i", "a.txt", "--query", "밥", "--top-k", 6, *more)[1])}
+        for more in ([], ["--vectors", f"v.{form}"])
+    )
+    assert exact.keys() == short.keys()
+    assert max(abs(exact[row] - short[row]) for row in exact) < error
+    assert run("-i", "a.txt", "--groups", "0.99", "--vectors", f"v.{form}")[0] == 0
+    assert json.loads(Path(f"v.{form}.json").read_text(encoding="utf-8"))["precision"] == precision
+    for output in ([], ["-o", "v.jsonl"]):
+        assert run("-i", "a.txt", "--precision", precision, *output)[0] == 2
+
+
+def test_many_equal_texts_have_few_pairs_and_one_group(run):
+    Path("a.txt").write_text("밥을 먹는다\n" * 300, encoding="utf-8")
+    code, out, err = run("-i", "a.txt", "--duplicates")
+    assert code == 0
+    assert 300 < out.count("\n") <= 300 * search.PAIRS_OF_A_TEXT
+    assert "not all pairs are printed" in err
+    assert run("-i", "a.txt", "--groups")[1].count("\n") == 300
+
+
+def test_an_interrupted_search_is_one_line(run, monkeypatch):
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(search, "community_detection", interrupted)
+    assert run("-i", "a.txt", "--groups") == (130, "", "encode.py: interrupted\n")
+
+
+def test_a_terminal_gets_lines_of_its_width(run, monkeypatch):
+    monkeypatch.setattr("_pytest.capture.CaptureIO.isatty", lambda self: True)
+    monkeypatch.setenv("COLUMNS", "40")
+    monkeypatch.setenv("NO_COLOR", "1")
+    for asked in (["--query", "밥", "--query", "물"], ["--duplicates", "-1"], ["--groups", "-1"]):
+        code, out, _ = run("-i", "a.txt", *asked)
+        assert code == 0
+        assert out and all(display.columns(line) <= 40 for line in out.splitlines())

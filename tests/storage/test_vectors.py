@@ -148,14 +148,14 @@ def test_one_output_has_one_writer(tmp_path):
 
 def test_an_archive_has_one_writer_until_it_is_packed(tmp_path, monkeypatch):
     output = write(tmp_path / "a.npz", (0, 5))
-    pack = VectorFile._pack_npz
+    pack = VectorFile._convert
 
-    def while_another_begins(self):
+    def while_another_begins(self, width):
         with pytest.raises(InputError, match="another run is writing it"):
             VectorFile(tmp_path / "a.npz")
-        pack(self)
+        pack(self, width)
 
-    monkeypatch.setattr(VectorFile, "_pack_npz", while_another_begins)
+    monkeypatch.setattr(VectorFile, "_convert", while_another_begins)
     output.finish(width=3)
     assert (load(tmp_path / "a.npz") == VECTORS).all()
 
