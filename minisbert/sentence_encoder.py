@@ -158,8 +158,13 @@ class SentenceEncoder(nn.Module):
 
     @property
     def embedding_dimension(self) -> int:
-        """The length of a vector that `encode` returns: D, or less if the folder says that vectors are cut."""
-        return min(self.config.width, self.folder.truncate_dim or self.config.width)
+        """The length of a vector that `encode` returns: D, D for each mode of pooling, or less if the folder says so."""
+        return min(self._full_width, self.folder.truncate_dim or self._full_width)
+
+    @property
+    def _full_width(self) -> int:
+        """The length of a vector that nothing has cut."""
+        return self.config.width * len(self.pooling.modes)
 
     def get_sentence_embedding_dimension(self) -> int:
         """The same, by its name in sentence-transformers."""
@@ -303,8 +308,8 @@ class SentenceEncoder(nn.Module):
         return options if asked else {**options, "prompt_name": known}
 
     def _width(self, truncate_dim: int | None) -> int:
-        if truncate_dim is not None and not 1 <= truncate_dim <= self.config.width:
-            raise InputError(f"truncate_dim must be from 1 to {self.config.width}, found {truncate_dim}")
+        if truncate_dim is not None and not 1 <= truncate_dim <= self._full_width:
+            raise InputError(f"truncate_dim must be from 1 to {self._full_width}, found {truncate_dim}")
         return truncate_dim or self.embedding_dimension
 
     def prompt_text(self, prompt: str | None, prompt_name: str | None) -> str:

@@ -130,20 +130,21 @@ def token_parts(pooling: nn.Module, tokens: Tensor) -> Tensor:
     """What each token gives to the vector of its text: the pooled vector is the sum of these parts.
 
     Every pooling weighs the tokens, column by column: "mean" with 1/T each, "cls" the first with 1, "max" the largest of a
-    column with 1. A weight is the derivative of the vector by the token, so torch can find it.
+    column with 1. A weight is the derivative of the vector by the token, so torch can find it. Of n modes, each has D columns.
 
     Args:
         pooling: from models/pooling.py.
         tokens: (1, T, D), the token embeddings of one text.
 
     Returns:
-        (T, D) float32, or float64 for such input, whose sum over tokens is pooling(tokens).
+        (T, n D) float32, or float64 for such input, whose sum over tokens is pooling(tokens).
     """
     tokens = tokens.detach()
     with torch.enable_grad():
         tokens = tokens.to(pooling(tokens).dtype).requires_grad_()
-        (weights,) = torch.autograd.grad(pooling(tokens).sum(), tokens)  # (1, T, D)
-    return (weights * tokens).detach()[0]
+        by_mode = pooling(tokens).split(tokens.shape[-1], dim=1)  # n times (1, D)
+        weights = [torch.autograd.grad(pooled.sum(), tokens, retain_graph=True)[0] for pooled in by_mode]  # n times (1, T, D)
+    return torch.cat([(weight * tokens).detach()[0] for weight in weights], dim=1)
 
 
 def why_alike(first: Sentence, second: Sentence, width: int | None = None) -> Table:

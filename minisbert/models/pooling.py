@@ -12,42 +12,59 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-POOLING_MODES = ("mean", "cls", "max")
+POOLING_MODES = ("mean", "cls", "max", "mean_sqrt_len_tokens", "weightedmean", "lasttoken")
 
 
 class Pooling(nn.Module):
-    """Masked pooling over the tokens of each text, without parameters; ValueError for an unknown mode."""
+    """Masked pooling over the tokens of each text, without parameters.
+
+    Args:
+        mode: one of `POOLING_MODES`; or several, joined by "+", whose vectors are put side by side: "cls+mean".
+
+    Raises:
+        ValueError: it is something else.
+    """
 
     def __init__(self, mode: str = "mean") -> None:
         super().__init__()
-        if mode not in POOLING_MODES:
-            raise ValueError(f"pooling mode must be one of {', '.join(POOLING_MODES)}, found {mode!r}")
-        self.mode = mode
+        self.mode, self.modes = mode, mode.split("+")
+        if not set(self.modes) <= set(POOLING_MODES):
+            raise ValueError(f"pooling mode must be one of {', '.join(POOLING_MODES)}, or some joined by +, found {mode!r}")
 
     def forward(self, token_embeddings: Tensor, attention_mask: Tensor | None = None) -> Tensor:
         """Pool each text's real tokens.
 
         Args:
             token_embeddings: (B, T, D) floating point.
-            attention_mask: (B, T) bool, True = real token, of which each text has at least one; None = all are.
+            attention_mask: (B, T) bool, True = real token, of which each text has at least one and no padding before them;
+                None = all are.
 
         Returns:
-            (B, D), float32 for float16 and bfloat16 input (sums of many small numbers need the digits), else the
-            dtype of the input. "mean" is the mean over real tokens, "cls" the first token, "max" the largest per
-            column.
+            (B, D), or (B, n D) for n modes; float32 for float16 and bfloat16 input (sums of many small numbers need the
+            digits), else the dtype of the input.
         """
         x = token_embeddings if token_embeddings.dtype == torch.float64 else token_embeddings.float()
-        if self.mode == "cls":
-            return x[:, 0]  # (B, D)
-        if self.mode == "max":
-            if attention_mask is not None:
-                x = x.masked_fill(~attention_mask[:, :, None], float("-inf"))
-            return x.amax(1)  # (B, D)
-        if attention_mask is None:
-            return x.mean(1)  # (B, D)
-        # masked_fill, not a product with the mask: whatever stands at padding must not matter, and NaN · 0 would be NaN.
-        total = x.masked_fill(~attention_mask[:, :, None], 0.0).sum(1)  # (B, D)
-        return total / attention_mask.sum(1, keepdim=True)
+        return torch.cat([_pool(mode, x, attention_mask) for mode in self.modes], dim=1)  # (B, n D)
+
+
+def _pool(mode: str, x: Tensor, mask: Tensor | None) -> Tensor:
+    """(B, T, D) to (B, D) in one of the modes."""
+    if mask is None:
+        mask = x.new_ones(x.shape[:2], dtype=torch.bool)  # (B, T)
+    elif mode != "cls":
+        # Not a product with the mask: whatever stands at padding must not matter, and NaN · 0 would be NaN.
+        x = x.masked_fill(~mask[:, :, None], float("-inf") if mode == "max" else 0.0)
+    lengths = mask.sum(1, keepdim=True)  # (B, 1)
+    if mode == "cls":
+        return x[:, 0]  # (B, D)
+    if mode == "lasttoken":
+        return x.take_along_dim(lengths[:, :, None] - 1, dim=1)[:, 0]  # (B, D)
+    if mode == "max":
+        return x.amax(1)  # (B, D)
+    if mode == "weightedmean":  # the first token counts once, the second twice and so on: 1 + 2 + ... + n = n (n + 1) / 2
+        weights = torch.arange(1, x.shape[1] + 1, device=x.device)[:, None]  # (T, 1)
+        return (x * weights).sum(1) / (lengths * (lengths + 1) / 2).to(x.dtype)  # (B, D)
+    return x.sum(1) / (lengths if mode == "mean" else lengths.to(x.dtype).sqrt())  # (B, D)
 
 
 class Normalize(nn.Module):

@@ -51,6 +51,7 @@ LEGACY_POOLING_FLAGS = {
     "pooling_mode_weightedmean_tokens": "weightedmean",
     "pooling_mode_lasttoken": "lasttoken",
 }
+LEGACY_ORDER = tuple(LEGACY_POOLING_FLAGS.values())
 MERGE_FIRST = (
     f"{ADAPTER} says that this is a LoRA adapter (peft), which changes the weights of its base model; merge the two first, "
     "PeftModel.from_pretrained(base, adapter).merge_and_unload().save_pretrained(folder), and load that folder"
@@ -70,7 +71,7 @@ class ModelFolder:
     encoder_path: str = ""  # inside the folder: "" or, in the oldest models, "0_Transformer" (local folders only)
     max_seq_length: int | None = None  # None: as many as the model has positions for
     lowercase: bool = False
-    pooling_mode: str = "mean"
+    pooling_mode: str = "mean"  # as in models/pooling.py
     normalize: bool = False
     prompts: dict[str, str] = field(default_factory=dict)
     default_prompt_name: str | None = None
@@ -183,15 +184,19 @@ def write_folder(folder: Path, contents: ModelFolder, width: int, write_weights:
 
 def _write_small_files(folder: Path, contents: ModelFolder, width: int) -> None:
     modules = {kind: path for kind, path in MODULE_FOLDERS.items() if kind != "Normalize" or contents.normalize}
-    known_to_2_1 = list(LEGACY_POOLING_FLAGS.items())[:4]
-    flags = {flag: mode == contents.pooling_mode for flag, mode in known_to_2_1}
+    modes = contents.pooling_mode.split("+")
+    pooling: dict[str, Any] = {"word_embedding_dimension": width}
+    # Version 2.1 knows the first four flags. Vectors are put side by side in their order; version 6 knows other orders too.
+    pooling |= {flag: mode in modes for flag, mode in LEGACY_POOLING_FLAGS.items() if mode in [*LEGACY_ORDER[:4], *modes]}
+    if modes != [mode for mode in LEGACY_ORDER if mode in modes]:
+        pooling["pooling_mode"] = modes
     values = {
         CONFIG: contents.config,
         MODULES: [
             {"idx": index, "name": str(index), "path": path, "type": f"sentence_transformers.models.{kind}"}
             for index, (kind, path) in enumerate(modules.items())
         ],
-        f"{modules['Pooling']}/{CONFIG}": {"word_embedding_dimension": width, **flags},
+        f"{modules['Pooling']}/{CONFIG}": pooling,
         SENTENCE_CONFIGS[0]: {"max_seq_length": contents.max_seq_length, "do_lower_case": contents.lowercase},
         SENTENCE_TRANSFORMERS_CONFIG: {
             "__version__": LAYOUT_VERSION,
@@ -262,14 +267,17 @@ def _read_pooling_mode(path: Path) -> str:
     settings = read_json_object(path)
     if settings.get("include_prompt") is False:
         raise ModelError(f"{path}: include_prompt false (prompts left out of the pooling) is not supported")
-    mode = settings.get("pooling_mode")
-    if mode is None:
-        # An absent flag for the mean counts as set, as in sentence-transformers.
-        modes = [mode for flag, mode in LEGACY_POOLING_FLAGS.items() if settings.get(flag, mode == "mean") is True]
-        mode = modes[0] if len(modes) == 1 else modes
-    if mode not in POOLING_MODES:
-        raise ModelError(f"{path}: pooling mode {mode!r:.80} is not supported, only {', '.join(POOLING_MODES)}")
-    return str(mode)
+    modes = settings.get("pooling_mode")
+    if modes is None:
+        flags = {mode: settings.get(flag) for flag, mode in LEGACY_POOLING_FLAGS.items()}
+        modes = [mode for mode, flag in flags.items() if flag is True]
+        modes = modes or ("none" if flags["mean"] is False else "mean")
+        if not all(flag in (None, False, True) for flag in flags.values()):
+            raise ModelError(f"{path}: the flags of its pooling modes must be true or false")
+    modes = [modes] if isinstance(modes, str) else modes
+    if not isinstance(modes, list) or not modes or not all(mode in POOLING_MODES for mode in modes):
+        raise ModelError(f"{path}: pooling mode {modes!r:.80} is not supported, only {', '.join(POOLING_MODES)}")
+    return "+".join(modes)
 
 
 def _read_max_seq_length(

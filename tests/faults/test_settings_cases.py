@@ -261,3 +261,27 @@ def test_wrappers_and_heads_are_left_behind(tmp_path, model_type, wrapper):
     tensors |= {f"{head}.weight": tensors[next(iter(tensors))].clone() for head in ("classifier", "qa_outputs")}
     save_file(tensors, folder / "model.safetensors")
     np.testing.assert_array_equal(load(folder).encode(SENTENCES), expected)
+
+
+# Pooling
+
+
+@pytest.mark.parametrize("modes", [["weightedmean"], ["lasttoken"], ["mean_sqrt_len_tokens"], ["cls", "max"], ["mean", "cls"]])
+def test_pooling_modes_also_after_saving(whole, folder, modes, tmp_path):
+    tokens = load(whole).encode(SENTENCES, output_value="token_embeddings")
+    pooled = {
+        "cls": [each[0] for each in tokens],
+        "max": [each.amax(0) for each in tokens],
+        "mean": [each.mean(0) for each in tokens],
+        "mean_sqrt_len_tokens": [each.sum(0) / len(each) ** 0.5 for each in tokens],
+        "weightedmean": [np.average(each, axis=0, weights=range(1, len(each) + 1)) for each in tokens],
+        "lasttoken": [each[-1] for each in tokens],
+    }
+    expected = np.concatenate([np.stack(pooled[mode]) for mode in modes], axis=1)
+    (folder / "1_Pooling" / "config.json").write_text(json.dumps({"embedding_dimension": 24, "pooling_mode": modes}))
+    model = load(folder)
+    model.save_pretrained(tmp_path / "again")
+    for each in (model, load(tmp_path / "again")):
+        np.testing.assert_allclose(each.encode(SENTENCES), expected, atol=1e-5)
+        np.testing.assert_allclose(each.encode(SENTENCES, truncate_dim=20), expected[:, :20], atol=1e-5)
+        assert each.embedding_dimension == expected.shape[1]

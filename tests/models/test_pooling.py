@@ -1,4 +1,4 @@
-"""Proves pooling by the plain mean, maximum and first vector of the real tokens, in exact arithmetic."""
+"""Proves pooling by the plain sums, maxima, first and last vectors of the real tokens, in exact arithmetic."""
 
 import pytest
 import torch
@@ -10,8 +10,15 @@ LENGTHS = (300, 7, 1)
 
 def expected(tokens, mode):
     """The pooled vector of one text, in float64."""
-    tokens = tokens.double()
-    return {"mean": tokens.sum(0) / len(tokens), "cls": tokens[0], "max": tokens.max(0).values}[mode]
+    tokens, n = tokens.double(), len(tokens)
+    return {
+        "mean": tokens.sum(0) / n,
+        "cls": tokens[0],
+        "max": tokens.max(0).values,
+        "mean_sqrt_len_tokens": tokens.sum(0) / n**0.5,
+        "weightedmean": sum(number * token for number, token in enumerate(tokens, start=1)) / sum(range(1, n + 1)),
+        "lasttoken": tokens[-1],
+    }[mode]
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32, torch.float64])
@@ -23,10 +30,17 @@ def test_real_tokens_alone_are_pooled(mode, dtype):
     found = Pooling(mode)(tokens, mask)
     assert found.dtype == (torch.float64 if dtype == torch.float64 else torch.float32)
     rows = torch.stack([expected(row[:length], mode) for row, length in zip(tokens, LENGTHS, strict=True)])
-    torch.testing.assert_close(found.double(), rows, atol=1e-6, rtol=0)
-    torch.testing.assert_close(Pooling(mode)(tokens[:1]).double(), rows[:1], atol=1e-6, rtol=0)
+    torch.testing.assert_close(found.double(), rows, atol=1e-6, rtol=1e-6)
+    torch.testing.assert_close(Pooling(mode)(tokens[:1]).double(), rows[:1], atol=1e-6, rtol=1e-6)
 
 
-def test_an_unknown_mode_is_refused():
-    with pytest.raises(ValueError, match="mean, cls, max, found 'lasttoken'"):
-        Pooling("lasttoken")
+def test_several_modes_side_by_side():
+    tokens, mask = torch.randn(2, 3, 4), torch.tensor([[True, True, True], [True, False, False]])
+    found = Pooling("max+cls")(tokens, mask)
+    assert torch.equal(found, torch.cat([Pooling("max")(tokens, mask), Pooling("cls")(tokens, mask)], dim=1))
+
+
+@pytest.mark.parametrize("mode", ["median", "", "mean+", "mean cls"])
+def test_an_unknown_mode_is_refused(mode):
+    with pytest.raises(ValueError, match="pooling mode must be one of mean, cls, max, "):
+        Pooling(mode)

@@ -7,8 +7,9 @@ import transformers
 from sentence_transformers.sentence_transformer.modules import Pooling
 from torch import Tensor, nn
 
+from minisbert.models.pooling import POOLING_MODES
 from minisbert.models.registry import ARCHITECTURES
-from tests.comparison import POOLING_MODES, ragged_batch
+from tests.comparison import ragged_batch
 from tests.tiny import STANDARD_DEVIATION
 
 
@@ -46,8 +47,8 @@ def record(fields: dict[str, Any]) -> dict[str, Tensor]:
         for name, tensor in found.items():
             assert name not in recording or torch.allclose(recording[name], tensor, atol=1e-12, rtol=0)
             recording[name] = tensor
-    for pooling_mode in POOLING_MODES:
-        pooling = Pooling(config.width, pooling_mode)
+    for pooling_mode in (*POOLING_MODES, "lasttoken+mean+cls"):
+        pooling = Pooling(config.width, pooling_mode.split("+"))
         features = {"token_embeddings": recording["token_embeddings"], "attention_mask": batch["attention_mask"]}
         recording[f"pooled/{pooling_mode}"] = pooling(features)["sentence_embedding"]
     recording |= {f"weights/{name}": tensor.clone() for name, tensor in model.state_dict().items()}

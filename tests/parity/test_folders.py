@@ -15,6 +15,7 @@ sentence_transformers = pytest.importorskip("sentence_transformers")
 transformers = pytest.importorskip("transformers")
 
 from minisbert import SentenceEncoder
+from minisbert.models.pooling import POOLING_MODES
 from tests.tiny import CONFIGS, SENTENCES, STANDARD_DEVIATION, tiny_model, tokenizer_files
 
 pytestmark = [pytest.mark.reference, pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")]
@@ -35,7 +36,7 @@ def open_with_reference(folder, **options):
     return sentence_transformers.SentenceTransformer(str(folder), device="cpu", local_files_only=True, **options)
 
 
-@pytest.mark.parametrize("pooling", ["mean", "cls", "max"])
+@pytest.mark.parametrize("pooling", [*POOLING_MODES, "cls+mean", "lasttoken+max"])
 @pytest.mark.parametrize("normalize", [False, True])
 @pytest.mark.parametrize("model_type", CONFIGS)
 def test_a_folder_saved_by_us_opens_there(model_type, pooling, normalize, tmp_path, caplog, capfd):
@@ -54,7 +55,7 @@ def test_a_folder_saved_by_us_opens_there(model_type, pooling, normalize, tmp_pa
     assert reference.max_seq_length == model.max_seq_length
 
 
-@pytest.mark.parametrize("pooling", ["mean", "cls"])
+@pytest.mark.parametrize("pooling", ["mean", "cls", "weightedmean", "lasttoken+max"])
 @pytest.mark.parametrize("model_type", CONFIGS)
 def test_a_folder_saved_there_opens_here(model_type, pooling, tmp_path):
     tiny_model(model_type, pooling=pooling, normalize=pooling == "cls").save_pretrained(tmp_path / "ours")

@@ -144,6 +144,10 @@ def test_a_plain_model_is_pooled_by_its_mean_and_says_so(folder):
         ({"word_embedding_dimension": 24}, "mean"),
         ({"pooling_mode": "cls"}, "cls"),
         ({"pooling_mode": "max", "pooling_mode_mean_tokens": True}, "max"),
+        ({"pooling_mode_cls_token": True}, "cls"),  # version 6; earlier ones put the mean beside it
+        ({"pooling_mode_mean_tokens": True, "pooling_mode_cls_token": True}, "cls+mean"),
+        ({"pooling_mode_lasttoken": True, "pooling_mode_mean_tokens": False}, "lasttoken"),
+        ({"pooling_mode": ["mean", "cls"]}, "mean+cls"),
     ],
 )
 def test_pooling_modes(folder, settings, mode):
@@ -154,12 +158,11 @@ def test_pooling_modes(folder, settings, mode):
 @pytest.mark.parametrize(
     "settings",
     [
-        {"pooling_mode_cls_token": True},  # the mean, which is on unless turned off, would be put beside it
-        {"pooling_mode_cls_token": True, "pooling_mode_mean_tokens": True},
+        {"pooling_mode_cls_token": "true"},
         {"pooling_mode_mean_tokens": False},
-        {"pooling_mode_lasttoken": True, "pooling_mode_mean_tokens": False},
-        {"pooling_mode": "lasttoken"},
-        {"pooling_mode": ["mean", "cls"]},
+        {"pooling_mode": "median"},
+        {"pooling_mode": ["mean", "+"]},
+        {"pooling_mode": "mean+cls"},
         {"pooling_mode": {}},
         {"pooling_mode": "mean", "include_prompt": False},
         [],
