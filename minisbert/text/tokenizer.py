@@ -16,6 +16,7 @@ import functools
 import unicodedata
 from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
+from typing import NoReturn
 
 import numpy as np
 import numpy.typing as npt
@@ -81,6 +82,7 @@ class Tokenizer:
         unknown_token: counted in `TokenizedTexts.unknown`; None = nothing is counted.
         lowercase: lower the case of texts first, as `str.lower` does.
         cut_side: the end of a text that is too long which is cut off, "right" or "left".
+        vocab_size: V, the number of tokens that the model has embeddings for; None = all that there are.
 
     >>> from minisbert.text.tokenizer_files import load_backend
     >>> vocabulary = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "밥", "##을", "먹", "##는다", "."]
@@ -105,8 +107,10 @@ class Tokenizer:
         unknown_token: str | None = None,
         lowercase: bool = False,
         cut_side: str = "right",
+        vocab_size: int | None = None,
     ) -> None:
         self.backend = backend
+        self.vocab_size = vocab_size
         self.cut_side = cut_side
         self.pad_token_id = pad_token_id
         self.lowercase = lowercase
@@ -135,13 +139,14 @@ class Tokenizer:
 
         Raises:
             TypeError: a text is not a `str`, and the message names its row, or the prompt is no `str`.
-            InputError: a text or the prompt holds a lone surrogate, which is no character; the message says where.
+            InputError: a text or the prompt holds a lone surrogate, which is no character, or a token that the model has no
+                embedding for; the message says where.
             ModelError: the tokenizer is damaged, in a part that only some texts need.
         """
         if not isinstance(prompt, str):
             raise TypeError(f"the prompt must be a str, found {type(prompt).__name__}")
         check_unicode(prompt, "prompt")
-        blocks: list[npt.NDArray[np.int32]] = []
+        blocks: list[npt.NDArray[np.uint32]] = []
         lengths = np.zeros(len(texts), dtype=np.int64)
         truncated = not_nfc = 0
         for begin in range(0, len(texts), TEXTS_AT_ONCE):
@@ -161,10 +166,19 @@ class Tokenizer:
                     encodings = self.backend.encode_batch(block)
             lengths[begin : begin + len(block)] = [len(encoding.ids) for encoding in encodings]
             truncated += sum(bool(encoding.overflowing) for encoding in encodings)
-            blocks.append(np.array([token for encoding in encodings for token in encoding.ids], dtype=np.int32))
-        ids = np.concatenate(blocks) if blocks else np.zeros(0, dtype=np.int32)
+            blocks.append(np.array([token for encoding in encodings for token in encoding.ids], dtype=np.uint32))
+        ids = (np.concatenate(blocks) if blocks else np.zeros(0, dtype=np.uint32)).view(np.int32)
+        if self.vocab_size is not None and len(ids) and ids.view(np.uint32).max() >= self.vocab_size:
+            self._refuse_token(ids.view(np.uint32), np.cumsum(lengths), self.vocab_size)
         unknown = 0 if self.unknown_token_id is None else int((ids == self.unknown_token_id).sum())
         return TokenizedTexts(ids, np.cumsum(lengths), truncated, unknown, not_nfc)
+
+    def _refuse_token(self, ids: npt.NDArray[np.uint32], ends: npt.NDArray[np.int64], size: int) -> NoReturn:
+        """Name the first token without an embedding: tokens can be added to a tokenizer and not to the model."""
+        position = int(np.argmax(ids >= size))
+        token, row = int(ids[position]), int(np.searchsorted(ends, position, side="right"))
+        name = f"the token {self.backend.id_to_token(token)!r:.80} has the id {token}"
+        raise InputError(f"row {row}: {name}, but the model has {size} embeddings; take it out of the text")
 
     def pad(self, texts: TokenizedTexts, rows: Sequence[int] | npt.NDArray[np.integer]) -> tuple[Tensor, Tensor | None]:
         """Make a batch of some of the texts, padded on the right to the longest of them.

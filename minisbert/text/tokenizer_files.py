@@ -26,6 +26,17 @@ from minisbert.text.tokenizer import Tokenizer, damage_is_model_error
 
 Files = Mapping[str, bytes]  # those of a folder by name: tokenizer.json, vocab.txt, tokenizer_config.json, ...
 
+# The classes of transformers that take their steps from their settings, whatever tokenizer.json says: the kind of their model,
+# and the special tokens that they have if the settings name no others.
+SPECIAL_NAMES = ("bos", "eos", "unk", "sep", "pad", "cls", "mask")
+USUAL_TOKENS: dict[str, tuple[Any, ...]] = {
+    "BertTokenizer": (models.WordPiece, None, None, "[UNK]", "[SEP]", "[PAD]", "[CLS]", "[MASK]"),
+    "RobertaTokenizer": (models.BPE, "<s>", "</s>", "<unk>", "</s>", "<pad>", "<s>", "<mask>"),
+    "XLMRobertaTokenizer": (models.Unigram, "<s>", "</s>", "<unk>", "</s>", "<pad>", "<s>", "<mask>"),
+    "DebertaV2Tokenizer": (models.Unigram, "[CLS]", "[SEP]", "[UNK]", "[SEP]", "[PAD]", "[CLS]", "[MASK]"),
+}
+BERT_CLASSES = [f"{name}Tokenizer" for name in ("Bert", "DistilBert", "ConvBert", "MobileBert", "SqueezeBert", "Electra")]
+ADDED_TOKEN_FIELDS = ("content", "single_word", "lstrip", "rstrip", "normalized")
 UNKNOWN_TOKENS = ("[UNK]", "<unk>")  # of WordPiece and SentencePiece, where nothing names one
 UNKNOWN_TEXT = "\U00013000"  # an Egyptian hieroglyph: most vocabularies do not have it
 
@@ -57,9 +68,9 @@ def build_tokenizer(
     special = backend.encode("").ids
     if not special:
         raise ModelError("tokenizer.json: adds no special tokens, so that an empty text would have no tokens at all")
-    largest, size = max([*backend.get_vocab(with_added_tokens=True).values(), *special]), config.vocab_size
-    if largest >= size:
-        raise ModelError(f"tokenizer.json: has the token id {largest}, but the model has {size} embeddings")
+    if max(special) >= config.vocab_size:
+        rows = f"but the model has {config.vocab_size} embeddings"
+        raise ModelError(f"tokenizer.json: adds a token with the id {max(special)} to each text, {rows}")
     if max_seq_length is None:
         max_seq_length, more = min(usual_length or config.longest_text, config.longest_text), len(special)
         if max_seq_length <= more:
@@ -72,7 +83,7 @@ def build_tokenizer(
     cut_side = settings.get("truncation_side") or "right"
     if cut_side not in ("right", "left"):
         raise ModelError(f'tokenizer_config.json: truncation_side must be "right" or "left", found {cut_side!r:.50}')
-    return Tokenizer(backend, config.pad_token_id, max_seq_length, unknown_token, lowercase, cut_side)
+    return Tokenizer(backend, config.pad_token_id, max_seq_length, unknown_token, lowercase, cut_side, config.vocab_size)
 
 
 def check_max_seq_length(length: int, config: Any) -> None:
@@ -93,20 +104,35 @@ def load_backend(files: Files, segments_of_pairs: bool, usual_class: str = "") -
             "spm.model, vocab.json) transformers makes it: AutoTokenizer.from_pretrained(folder).save_pretrained(folder)"
         )
     names = ("tokenizer_config.json", "special_tokens_map.json", "added_tokens.json")
-    config, special, others = (parse_json_object(files.get(name, b"{}"), name) for name in names)
-    added: list[str | None] = list(others)
-    if "added_tokens_decoder" in config:  # of newer versions; transformers then reads no other file
-        described = config["added_tokens_decoder"]
-        added = [token_content(each) for each in described.values()] if isinstance(described, dict) else []
-        special = {}
-    settings = {**config, **special}
-    if "tokenizer.json" in files:
-        settings["tokenizer_class"] = settings.get("tokenizer_class") or usual_class
-        return _from_json(files["tokenizer.json"], settings, segments_of_pairs)
-    for name in ("additional_special_tokens", "extra_special_tokens"):
-        more = settings.get(name) or []
-        added += [token_content(each) for each in (more if isinstance(more, list) else [more])]
-    return _word_piece(files["vocab.txt"], settings, added, segments_of_pairs)
+    settings, special, others = (parse_json_object(files.get(name, b"{}"), name) for name in names)
+    described = parse_json_object(files.get("tokenizer.json", b"{}"), "tokenizer.json")
+    if "added_tokens_decoder" not in settings:  # that of newer versions; transformers then reads no other file
+        settings = {**settings, **special}
+        settings["added_tokens_decoder"] = {number: {"content": content} for content, number in others.items()}
+        settings["added_tokens_decoder"] |= {each.get("id"): each for each in _dicts(described.get("added_tokens"))}
+    settings["tokenizer_class"] = str(settings.get("tokenizer_class") or usual_class).removesuffix("Fast")
+    if "tokenizer.json" not in files:
+        backend = tokenizers.Tokenizer(_word_piece(files["vocab.txt"], settings))
+        settings["tokenizer_class"] = "BertTokenizer"
+    else:
+        _check_steps([described.get(step) for step in ("normalizer", "pre_tokenizer", "post_processor", "decoder")])
+        with damage_is_model_error("tokenizer.json: not a tokenizer"):
+            backend = tokenizers.Tokenizer.from_buffer(files["tokenizer.json"])
+    with damage_is_model_error("tokenizer.json: not a tokenizer"):
+        backend = _of_class(backend, settings, described, segments_of_pairs)
+        backend.no_padding()
+        special_tokens = backend.num_special_tokens_to_add(is_pair=False)
+        backend.enable_truncation(special_tokens + 1)
+        with _no_standard_error():
+            length = max(len(backend.encode(text).ids) for text in ("", UNKNOWN_TEXT))
+        backend.no_truncation()
+    if length > special_tokens + 1:
+        raise ModelError(f"tokenizer.json: makes {length} tokens of a text that is to be cut to {special_tokens + 1}")
+    return backend
+
+
+def _dicts(values: Any) -> list[dict[str, Any]]:
+    return [value for value in values if isinstance(value, dict)] if isinstance(values, list) else []
 
 
 def token_content(setting: object) -> str | None:
@@ -116,45 +142,64 @@ def token_content(setting: object) -> str | None:
     return setting if isinstance(setting, str) else None
 
 
-def _word_piece(
-    vocabulary: bytes, settings: Mapping[str, Any], added: list[str | None], segments_of_pairs: bool
-) -> tokenizers.Tokenizer:
-    """The tokenizer that BERT's vocab.txt and tokenizer_config.json describe; they can hold no `added` but special tokens."""
-    tokenizer_class = settings.get("tokenizer_class") or "BertTokenizer"
-    remedy = "needs a tokenizer.json: save one with transformers"
-    if tokenizer_class not in ("BertTokenizer", "BertTokenizerFast"):
-        raise ModelError(f"tokenizer_config.json: {tokenizer_class!r:.80} {remedy}")
+def _word_piece(vocabulary: bytes, settings: Mapping[str, Any]) -> models.WordPiece:
+    """The model that BERT's vocab.txt is: the tokens, one a line."""
+    if settings["tokenizer_class"] and settings["tokenizer_class"] not in BERT_CLASSES:
+        needs = f"{settings['tokenizer_class']!r:.80} needs a tokenizer.json: save one with transformers"
+        raise ModelError(f"tokenizer_config.json: {needs}")
     try:
         tokens = vocabulary.decode("utf-8").removesuffix("\n").split("\n")
     except UnicodeDecodeError as error:
         raise ModelError(f"vocab.txt: not UTF-8 at byte {error.start}") from None
     vocab = {token.removesuffix("\r"): index for index, token in enumerate(tokens)}
-    names = ("pad_token", "unk_token", "cls_token", "sep_token", "mask_token")
-    special = {name: token_content(settings.get(name)) or f"[{name[:-6].upper()}]" for name in names}
-    missing = [token for token in special.values() if token not in vocab]
+    special = [token_content(settings.get(f"{name}_token")) or f"[{name.upper()}]" for name in SPECIAL_NAMES[2:]]
+    missing = [token for token in special if token not in vocab]
     if missing:
         raise ModelError(f"vocab.txt: the special tokens {', '.join(missing)!r:.80} are not in it")
-    others = [token for token in added if token not in special.values()]
-    if others:
-        raise ModelError(f"the added token {others[0]!r:.80} {remedy}")
-    model = models.WordPiece(vocab, unk_token=special["unk_token"], max_input_chars_per_word=100)
-    tokenizer = tokenizers.Tokenizer(model)
-    _apply_class(tokenizer, {**settings, "tokenizer_class": "BertTokenizer"}, {}, segments_of_pairs)
-    tokenizer.decoder = decoders.WordPiece(prefix="##")
-    tokenizer.add_special_tokens(list(special.values()))
-    return tokenizer
+    return models.WordPiece(vocab, unk_token="[UNK]")
 
 
-def _apply_class(
-    backend: tokenizers.Tokenizer, settings: Mapping[str, Any], description: Mapping[str, Any], segments_of_pairs: bool
-) -> None:
-    """Give a tokenizer the steps that its class has in transformers, where it is one of BERT's or a SentencePiece model.
+def _of_class(
+    backend: tokenizers.Tokenizer, settings: Mapping[str, Any], described: Mapping[str, Any], segments_of_pairs: bool
+) -> tokenizers.Tokenizer:
+    """The tokenizer as its class in transformers makes it: with the steps of the class, and all special and added tokens.
 
-    `description` is the parsed tokenizer.json, of which the character table of SentencePiece is kept.
+    Of a tokenizer.json, which `described` is when parsed, such a class takes the vocabulary and the character table of
+    SentencePiece. There are four; of any other, and where the vocabulary is of another kind, the steps are those of the file.
     """
-    kind = (type(backend.model), str(settings.get("tokenizer_class")).removesuffix("Fast"))
-    first, last = ("cls_token", "[CLS]"), ("sep_token", "[SEP]")
-    if kind == (models.WordPiece, "BertTokenizer"):
+    name, kind = settings["tokenizer_class"], type(backend.model)
+    name = "BertTokenizer" if name in BERT_CLASSES else name
+    if USUAL_TOKENS.get(name, (None,))[0] is not kind:
+        backend.add_tokens(_added_tokens(settings, {}))
+        return backend
+    usual = dict(zip(SPECIAL_NAMES, USUAL_TOKENS[name][1:], strict=True))
+    special = {each: token_content(settings.get(f"{each}_token", usual[each])) for each in SPECIAL_NAMES}
+    first, last = ("bos", "eos") if name == "XLMRobertaTokenizer" else ("cls", "sep")
+    begin, end, unknown, second = special[first], special[last], special["unk"], int(segments_of_pairs)
+    if begin is None or end is None or unknown is None:
+        raise ModelError(f"tokenizer_config.json: {first}_token, {last}_token and unk_token must be texts")
+    _set_steps(backend, name, settings, described, unknown)
+    made = tokenizers.Tokenizer(backend.model)
+    for step in ("normalizer", "pre_tokenizer", "decoder"):
+        if getattr(backend, step) is not None:
+            setattr(made, step, getattr(backend, step))
+    made.add_tokens(_added_tokens(settings, usual))
+    made.post_processor = processors.TemplateProcessing(
+        single=[begin, "$A", end],
+        pair=[begin, "$A", end, f"$B:{second}", f"{end}:{second}"],
+        special_tokens=[(token, made.token_to_id(token)) for token in {begin: 0, end: 0}],
+    )
+    return made
+
+
+def _set_steps(
+    backend: tokenizers.Tokenizer, name: str, settings: Mapping[str, Any], described: Mapping[str, Any], unknown: str
+) -> None:
+    """Give a tokenizer the steps of one of the four classes."""
+    model: Any = backend.model
+    backend.normalizer = None
+    if name == "BertTokenizer":
+        model.unk_token, model.max_input_chars_per_word, model.continuing_subword_prefix = unknown, 100, "##"
         accents = settings.get("strip_accents")
         backend.normalizer = normalizers.BertNormalizer(
             clean_text=True,
@@ -163,31 +208,57 @@ def _apply_class(
             lowercase=_flag(settings, "do_lower_case", True),  # the default of the format, not of Korean models
         )
         backend.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-    elif kind == (models.Unigram, "XLMRobertaTokenizer"):
+        backend.decoder = decoders.WordPiece(prefix="##")
+        return
+    if name == "RobertaTokenizer":
+        model.dropout, model.unk_token, model.fuse_unk = None, None, False
+        backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=_flag(settings, "add_prefix_space", False))
+        return
+    vocabulary = _dicts([described.get("model")])[0]
+    entries, unknown_id = vocabulary.get("vocab") or [], 3
+    always = _flag(settings, "add_prefix_space", True)
+    if name == "XLMRobertaTokenizer":
         # White space ends words and is then gone, whatever there is of it and wherever it stands.
-        table = _precompiled(description.get("normalizer"))
-        backend.normalizer = None if table is None else normalizers.Precompiled(table)
-        scheme = "always" if _flag(settings, "add_prefix_space", True) else "never"
-        words = [pre_tokenizers.WhitespaceSplit(), pre_tokenizers.Metaspace("▁", scheme)]
-        backend.pre_tokenizer = pre_tokenizers.Sequence(words)
-        first, last = ("bos_token", "<s>"), ("eos_token", "</s>")
-    elif kind == (models.Unigram, "DebertaV2Tokenizer"):
+        table = _precompiled(described.get("normalizer"))
+        if table is not None:
+            backend.normalizer = normalizers.Precompiled(table)
+        metaspace = pre_tokenizers.Metaspace("▁", "always" if always else "never")
+        backend.pre_tokenizer = pre_tokenizers.Sequence([pre_tokenizers.WhitespaceSplit(), metaspace])
+    else:
+        unknown_id = next((row for row, entry in enumerate(entries) if entry == [unknown, 0.0]), settings.get("unk_id", 1))
         lower = [normalizers.Lowercase()] if _flag(settings, "do_lower_case", False) else []
         spaces = normalizers.Replace(tokenizers.Regex(r"\s{2,}|[\n\r\t]"), " ")
         backend.normalizer = normalizers.Sequence([*lower, spaces, normalizers.NFC(), normalizers.Strip(left=False)])
-        scheme = "always" if _flag(settings, "add_prefix_space", True) else "first"
-        backend.pre_tokenizer = pre_tokenizers.Sequence([pre_tokenizers.Metaspace("▁", scheme)])
-    else:
-        return
-    begin, end = (token_content(settings.get(name)) or usual for name, usual in (first, last))
-    numbers = [(token, backend.token_to_id(token)) for token in (begin, end)]
-    if all(number is not None for _, number in numbers):
-        second = int(segments_of_pairs)
-        backend.post_processor = processors.TemplateProcessing(
-            single=[begin, "$A", end],
-            pair=[begin, "$A", end, f"$B:{second}", f"{end}:{second}"],
-            special_tokens=numbers,
-        )
+        metaspace = pre_tokenizers.Metaspace("▁", "always" if always else "first")
+        backend.pre_tokenizer = pre_tokenizers.Sequence([metaspace])
+    if vocabulary.get("unk_id") != unknown_id or vocabulary.get("byte_fallback"):
+        raise ModelError(f"tokenizer.json: a {name} has the unk_id {unknown_id} and no byte_fallback")
+
+
+def _added_tokens(settings: Mapping[str, Any], usual: Mapping[str, str]) -> list[tokenizers.AddedToken]:
+    """The tokens that are one piece wherever they stand in a text, in the order in which transformers adds them.
+
+    Of two with the same text the first one counts. Those that are not in the vocabulary get the next ids.
+    """
+    numbered = settings.get("added_tokens_decoder") or {}
+    more: Any = settings.get("extra_special_tokens") or settings.get("additional_special_tokens") or []
+    named = {f"{name}_token": token for name, token in usual.items()}
+    named |= {key: value for key, value in settings.items() if key.endswith("_token")}
+    if isinstance(more, dict):
+        named, more = named | more, []
+    try:
+        tokens = [*(numbered[key] for key in sorted(numbered, key=int)), *named.values(), *more]
+        specials = {token_content(token) for token in (*named.values(), *more)}
+        descriptions = [{"content": token} if isinstance(token, str) else token for token in tokens if token is not None]
+        return [
+            tokenizers.AddedToken(
+                **{key: value for key, value in each.items() if key in ADDED_TOKEN_FIELDS},
+                special=each.get("special") is True or each["content"] in specials,
+            )
+            for each in descriptions
+        ]
+    except (AttributeError, KeyError, TypeError, ValueError):
+        raise ModelError("tokenizer_config.json: its special or added tokens are not described as tokens are") from None
 
 
 def _flag(settings: Mapping[str, Any], name: str, default: bool) -> bool:
@@ -202,24 +273,6 @@ def _precompiled(normalizer: Any) -> bytes | None:
     steps = [normalizer, *(normalizer.get("normalizers") or [])] if isinstance(normalizer, dict) else []
     tables = [step["precompiled_charsmap"] for step in steps if isinstance(step, dict) and step.get("type") == "Precompiled"]
     return base64.b64decode(tables[0]) if tables else None
-
-
-def _from_json(data: bytes, settings: Mapping[str, Any], segments_of_pairs: bool) -> tokenizers.Tokenizer:
-    description = parse_json_object(data, "tokenizer.json")
-    _check_steps([description.get(step) for step in ("normalizer", "pre_tokenizer", "post_processor", "decoder")])
-    with damage_is_model_error("tokenizer.json: not a tokenizer"):
-        tokenizer = tokenizers.Tokenizer.from_buffer(data)
-    _apply_class(tokenizer, settings, description, segments_of_pairs)
-    with damage_is_model_error("tokenizer.json: not a tokenizer"):
-        tokenizer.no_padding()
-        special = tokenizer.num_special_tokens_to_add(is_pair=False)
-        tokenizer.enable_truncation(special + 1)
-        with _no_standard_error():
-            length = max(len(tokenizer.encode(text).ids) for text in ("", UNKNOWN_TEXT))
-        tokenizer.no_truncation()
-    if length > special + 1:
-        raise ModelError(f"tokenizer.json: makes {length} tokens of a text that is to be cut to {special + 1}")
-    return tokenizer
 
 
 def _check_steps(steps: list[Any]) -> None:

@@ -21,6 +21,7 @@ import torch
 
 from minisbert import SentenceEncoder
 from minisbert.cli import encode
+from minisbert.errors import InputError
 from tests.model_files import edit_header, edit_json, join_safetensors, refusal, split_safetensors
 from tests.tiny import SENTENCES, VOCABULARY, tiny_folder
 
@@ -503,18 +504,21 @@ def test_L16_a_tokenizer_cut_off(folder):
         assert "tokenizer.json" in refusal(folder)
 
 
-@pytest.mark.parametrize(
-    "change",
-    [
-        lambda tokenizer: tokenizer["model"]["vocab"].update({"밖": len(VOCABULARY)}),
-        lambda tokenizer: tokenizer["model"]["vocab"].update({"밖": 4_000_000_000}),
-        lambda tokenizer: tokenizer["post_processor"]["special_tokens"]["[CLS]"].update(ids=[4_000_000_000]),
-    ],
-)
-def test_L16_tokens_that_have_no_embedding(folder, change):
+@pytest.mark.parametrize("number", [len(VOCABULARY), 4_000_000_000])
+def test_L16_tokens_that_have_no_embedding(folder, number):
+    expected = load(folder).encode(SENTENCES)
+    edit_json(folder / "tokenizer.json", lambda tokenizer: tokenizer["model"]["vocab"].update({"밖": number}))
+    model = load(folder)
+    np.testing.assert_array_equal(model.encode(SENTENCES), expected)
+    with pytest.raises(InputError, match=f"row 1: the token '밖' has the id {number}, but the model has {len(VOCABULARY)}"):
+        model.encode(["밥", "밥 밖", "밖"])
+
+
+def test_L16_a_token_without_embedding_in_every_text(folder):
     # Else the special tokens come from the class, not from tokenizer.json.
     edit_json(folder / "tokenizer_config.json", lambda settings: settings.update(tokenizer_class="PreTrainedTokenizerFast"))
-    edit_json(folder / "tokenizer.json", change)
+    ids = [4_000_000_000]
+    edit_json(folder / "tokenizer.json", lambda each: each["post_processor"]["special_tokens"]["[CLS]"].update(ids=ids))
     assert f"but the model has {len(VOCABULARY)} embeddings" in refusal(folder)
 
 

@@ -35,6 +35,13 @@ def agree(folder, again=None):
         ("tokenizer_config.json", {"tokenizer_class": "PreTrainedTokenizerFast", "do_lower_case": True}),
         ("tokenizer_config.json", {"truncation_side": "left", "model_max_length": 9}),
         ("tokenizer_config.json", {"split_special_tokens": True}),
+        ("tokenizer_config.json", {"additional_special_tokens": ["밥"]}),
+        ("tokenizer_config.json", {"extra_special_tokens": [{"__type": "AddedToken", "content": "남자", "lstrip": True}]}),
+        ("tokenizer_config.json", {"extra_special_tokens": {"rice": "밥"}, "goods_token": "남자"}),
+        ("tokenizer_config.json", {"cls_token": "a", "unk_token": "b", "sep_token": "."}),
+        ("tokenizer_config.json", {"added_tokens_decoder": {"30": {"content": "밥"}, "9": {"content": "Ω", "special": True}}}),
+        ("special_tokens_map.json", {"additional_special_tokens": ["밥"], "cls_token": "a"}),
+        ("added_tokens.json", {"밥": 99}),
         ("config_sentence_transformers.json", {"truncate_dim": 8}),
         ("sentence_bert_config.json", {"max_seq_length": 9, "processor_kwargs": {"model_max_length": 7}}),
         ("sentence_bert_config.json", {"max_seq_length": 9, "tokenizer_args": {"do_lower_case": True}}),
@@ -43,6 +50,8 @@ def agree(folder, again=None):
 )
 def test_one_setting(model_type, file, values, tmp_path):
     folder = tiny_folder(tmp_path / "model", model_type)
+    if not (folder / file).exists():
+        (folder / file).write_text("{}")
     edit_json(folder / file, lambda settings: settings.update(values))
     agree(folder, tmp_path / "again")
 

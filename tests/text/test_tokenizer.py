@@ -266,17 +266,10 @@ def test_standard_error_is_open_again(capfd):
         ({"tokenizer_config.json": b'{"tokenizer_class": ["BertTokenizer"]}'}, "needs a tokenizer.json"),
         ({"tokenizer_config.json": b'{"cls_token": "<s>"}'}, "<s>"),
         ({"special_tokens_map.json": b'{"cls_token": "<s>"}'}, "<s>"),
-        (
-            {"added_tokens.json": '{"[MASK]": 4, "[상품]": 99}'.encode()},
-            "the added token '[상품]' needs a tokenizer.json",
-        ),
-        ({"special_tokens_map.json": '{"additional_special_tokens": ["[상품]"]}'.encode()}, "added token '[상품]'"),
-        ({"special_tokens_map.json": b'{"additional_special_tokens": 7}'}, "added token None"),
-        ({"tokenizer_config.json": b'{"extra_special_tokens": {"image": "<i>"}}'}, "added token None"),
-        (
-            {"tokenizer_config.json": '{"added_tokens_decoder": {"99": {"content": "[상품]"}}}'.encode()},
-            "added token '[상품]'",
-        ),
+        ({"special_tokens_map.json": b'{"additional_special_tokens": 7}'}, "not described as tokens are"),
+        ({"tokenizer_config.json": b'{"extra_special_tokens": [7]}'}, "not described as tokens are"),
+        ({"tokenizer_config.json": b'{"added_tokens_decoder": {"x": {"content": "a"}}}'}, "not described as tokens are"),
+        ({"tokenizer_config.json": b'{"added_tokens_decoder": {"4": {"content": 4}}}'}, "not described as tokens are"),
     ],
 )
 def test_vocabularies_that_are_not_of_bert(files, reason):
@@ -286,13 +279,36 @@ def test_vocabularies_that_are_not_of_bert(files, reason):
     assert reason in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("file", "value"),
+    [
+        ("added_tokens.json", {"[MASK]": 4, "[상품]": 99}),
+        ("special_tokens_map.json", {"additional_special_tokens": ["[상품]"]}),
+        ("tokenizer_config.json", {"additional_special_tokens": [{"content": "[상품]"}]}),
+        ("tokenizer_config.json", {"extra_special_tokens": {"goods": "[상품]"}}),
+        ("tokenizer_config.json", {"goods_token": "[상품]"}),
+        ("tokenizer_config.json", {"added_tokens_decoder": {"99": {"content": "[상품]"}}}),
+    ],
+)
+@pytest.mark.parametrize("with_tokenizer_json", [False, True])
+def test_an_added_token_is_one_piece_whatever_file_names_it(file, value, with_tokenizer_json):
+    files = tokenizer_files()
+    if not with_tokenizer_json:
+        del files["tokenizer.json"]
+    files[file] = json.dumps({**json.loads(files.get(file, "{}")), **value}).encode()
+    expected = [2, VOCABULARY.index("밥"), len(VOCABULARY), VOCABULARY.index("밥"), 3]  # not in the vocabulary: the next id
+    assert load_backend(files, True).encode("밥[상품]밥").ids == expected
+
+
 def test_settings_of_odd_types(tmp_path):
     folder = tiny_folder(tmp_path / "model")
     (folder / "tokenizer.json").unlink()
-    edit_json(folder / "tokenizer_config.json", lambda config: config.update(strip_accents="no", unk_token=["a"]))
+    edit_json(folder / "tokenizer_config.json", lambda config: config.update(strip_accents="no"))
     assert "strip_accents must be true or false" in refusal(folder)
     edit_json(folder / "tokenizer_config.json", lambda config: config.update(strip_accents=None))
     SentenceEncoder.from_pretrained(folder, device="cpu").encode(SENTENCES)
+    edit_json(folder / "tokenizer_config.json", lambda config: config.update(unk_token=["a"]))
+    assert "unk_token must be texts" in refusal(folder)
     edit_json(folder / "tokenizer_config.json", lambda config: config.update(unk_token={"content": "[없음]"}))
     assert "vocab.txt: the special tokens" in refusal(folder)
 
