@@ -117,7 +117,6 @@ class Sentence:
 
 def token_names(tokenizer: Tokenizer, text: str, ids: Sequence[int] | npt.NDArray[np.integer]) -> tuple[str, ...]:
     """The tokens of a text as words; an unknown one is followed by what the text has there: "[UNK] 빵"."""
-    text = text.lower() if tokenizer.lowercase else text
     spans = encode_starts(tokenizer.backend, [text], tokenizer.max_seq_length)[0].offsets
     names = []
     for token, (begin, end) in zip(ids, spans, strict=True):

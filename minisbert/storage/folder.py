@@ -26,9 +26,10 @@ from minisbert.errors import ModelError
 from minisbert.files import LARGEST_JSON, PLAIN_NAME, parse_json, read_json_object, read_small_file, replacing, write_json
 from minisbert.models.pooling import POOLING_MODES
 from minisbert.similarity import SIMILARITY_FUNCTIONS
-from minisbert.storage.settings import check_settings, nested_settings
+from minisbert.storage.settings import LEGACY_POOLING_FLAGS, check_settings, nested_settings
 
 CONFIG = "config.json"
+POOLING_CONFIG = "1_Pooling/config.json"
 ADAPTER = "adapter_config.json"
 MODULES = "modules.json"
 SENTENCE_TRANSFORMERS_CONFIG = "config_sentence_transformers.json"
@@ -43,14 +44,6 @@ LARGEST_TOKENIZER_FILE = 64 * 2**20  # bytes; that of XLM-RoBERTa has 17 million
 # "sentence_transformers.models.Transformer" to "sentence_transformers.base.modules.transformer.Transformer".
 MODULE_FOLDERS = {"Transformer": "", "Pooling": "1_Pooling", "Normalize": "2_Normalize"}
 MODULE_KINDS = tuple(MODULE_FOLDERS)
-LEGACY_POOLING_FLAGS = {
-    "pooling_mode_cls_token": "cls",
-    "pooling_mode_max_tokens": "max",
-    "pooling_mode_mean_tokens": "mean",
-    "pooling_mode_mean_sqrt_len_tokens": "mean_sqrt_len_tokens",
-    "pooling_mode_weightedmean_tokens": "weightedmean",
-    "pooling_mode_lasttoken": "lasttoken",
-}
 LEGACY_ORDER = tuple(LEGACY_POOLING_FLAGS.values())
 MERGE_FIRST = (
     f"{ADAPTER} says that this is a LoRA adapter (peft), which changes the weights of its base model; merge the two first, "
@@ -89,7 +82,11 @@ def read_folder(folder: Path) -> ModelFolder:
         raise ModelError(f"{folder}: {MERGE_FIRST}")
     if not (encoder / CONFIG).exists():
         raise ModelError(f"{encoder}: {_what_it_is(encoder)}")
-    if "Pooling" not in modules:
+    if not (folder / MODULES).exists() and (folder / MODULE_FOLDERS["Pooling"] / CONFIG).exists():
+        modules["Pooling"] = MODULE_FOLDERS["Pooling"]
+        pooling = f"{modules['Pooling']}/{CONFIG} says"
+        warnings.warn(f"{folder}: no {MODULES}; pooled as {pooling}, and not normalised", stacklevel=3)
+    elif "Pooling" not in modules:
         warnings.warn(f"{folder}: nothing says how to pool ({MODULES}); mean pooling is used", stacklevel=3)
     tokenizer_files = {name: encoder / name for name in TOKENIZER_FILES if (encoder / name).exists()}
     files = {name: read_small_file(path, LARGEST_TOKENIZER_FILE) for name, path in tokenizer_files.items()}
@@ -103,6 +100,9 @@ def read_folder(folder: Path) -> ModelFolder:
         tokenizer_config |= changes
         files[TOKENIZER_CONFIG] = json.dumps(tokenizer_config).encode()
     check_settings(tokenizer_config, encoder / TOKENIZER_CONFIG, TOKENIZER_CONFIG)
+    lowercase = sentence_config.get("do_lower_case") or False
+    if not isinstance(lowercase, bool):
+        raise ModelError(f"{sentence_path}: do_lower_case must be true or false, found {lowercase!r:.50}")
     config_changes = nested_settings(sentence_config, sentence_path, "config_args", "config_kwargs")
     settings_path = folder / SENTENCE_TRANSFORMERS_CONFIG
     settings = _read_optional(settings_path)
@@ -125,7 +125,7 @@ def read_folder(folder: Path) -> ModelFolder:
         tokenizer_config=tokenizer_config,
         encoder_path=modules["Transformer"],
         max_seq_length=_read_max_seq_length(sentence_config, sentence_path, changes, tokenizer_config),
-        lowercase=sentence_config.get("do_lower_case") is True,
+        lowercase=lowercase,
         pooling_mode=_read_pooling_mode(folder / modules["Pooling"] / CONFIG) if "Pooling" in modules else "mean",
         normalize="Normalize" in modules,
         prompts=prompts,
@@ -265,8 +265,7 @@ def _read_modules(folder: Path) -> dict[str, str]:
 
 def _read_pooling_mode(path: Path) -> str:
     settings = read_json_object(path)
-    if settings.get("include_prompt") is False:
-        raise ModelError(f"{path}: include_prompt false (prompts left out of the pooling) is not supported")
+    check_settings(settings, path, POOLING_CONFIG)
     modes = settings.get("pooling_mode")
     if modes is None:
         flags = {mode: settings.get(flag) for flag, mode in LEGACY_POOLING_FLAGS.items()}

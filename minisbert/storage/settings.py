@@ -3,7 +3,7 @@
 A key is obeyed, is known to have no effect on a vector, or may have certain values only: any other is refused with the
 next step. A key in none of the tables warns once by name, for nobody can say what it would have done.
 Collected from what sentence-transformers 2.0 to 6.2 and transformers 4.0 to 5.24 write. config.json has its own reader for
-each architecture in models/; modules.json and 1_Pooling/config.json are read in folder.py.
+each architecture in models/; modules.json is read in folder.py.
 """
 
 import warnings
@@ -12,6 +12,15 @@ from typing import Any
 
 from minisbert.errors import ModelError
 
+# Flag in 1_Pooling/config.json -> mode of pooling, in the order in which the vectors of several modes stand side by side.
+LEGACY_POOLING_FLAGS = {
+    "pooling_mode_cls_token": "cls",
+    "pooling_mode_max_tokens": "max",
+    "pooling_mode_mean_tokens": "mean",
+    "pooling_mode_mean_sqrt_len_tokens": "mean_sqrt_len_tokens",
+    "pooling_mode_weightedmean_tokens": "weightedmean",
+    "pooling_mode_lasttoken": "lasttoken",
+}
 _SPECIAL = "a token that is one piece wherever it stands in a text"
 SPECIAL_TOKEN_KEYS = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
 _LISTS = ("additional_special_tokens", "extra_special_tokens")
@@ -26,7 +35,7 @@ OBEYED: dict[str, dict[str, str]] = {
         "do_lower_case": "BERT: capital letters become small ones, and accents go",
         "strip_accents": "BERT: accents go; null = with the capital letters",
         "tokenize_chinese_chars": "BERT: each ideograph is a word",
-        "add_prefix_space": "SentencePiece: the first word is written as those inside a text",
+        "add_prefix_space": "RoBERTa, XLM-RoBERTa, DeBERTa-v2: the first word is written as those inside a text",
         "model_max_length": "the longest text, if sentence_bert_config.json has none",
         "max_len": "the same, by its name in old versions",
         "truncation_side": "which end of a text that is too long is cut off",
@@ -48,9 +57,13 @@ OBEYED: dict[str, dict[str, str]] = {
         "similarity_fn_name": "how vectors are compared",
         "truncate_dim": "vectors are cut to their first columns",
     },
+    "1_Pooling/config.json": {
+        "pooling_mode": "how token vectors become a text vector; a list = side by side",
+        **{flag: "the same in versions 2 to 5: true = this mode is one of those" for flag in LEGACY_POOLING_FLAGS},
+    },
 }
 _NOTES = "a note on how the tokenizer was saved"
-_PADDING = "how texts are padded: padding is masked"
+_PADDING = "how texts are padded: padding is masked, and on the right, so that it moves no positions"
 _CALLS = "a default for direct calls of the tokenizer, which a sentence encoder overrides"
 _OUTPUT = "about text that comes out of a tokenizer, not what goes in"
 _SLOW = "for the tokenizers written in Python, which the reference no longer uses"
@@ -73,6 +86,7 @@ WITHOUT_EFFECT: dict[str, dict[str, str]] = {
     "special_tokens_map.json": {},
     "sentence_bert_config.json": {"unpad_inputs": _PADDING},
     "config_sentence_transformers.json": {"__version__": "the versions that saved the model"},
+    "1_Pooling/config.json": dict.fromkeys(("word_embedding_dimension", "embedding_dimension"), "D, as config.json has it"),
 }
 # File -> key -> the values with which the key changes nothing, and what to do about any other.
 _TEXT = {"method": "forward", "method_output_name": "last_hidden_state"}
@@ -91,7 +105,8 @@ ONLY: dict[str, dict[str, tuple[list[Any], str]]] = {
         "model_args": ([None, {}], _RESAVE),
         "model_kwargs": ([None, {}], _RESAVE),
     },
-    "config_sentence_transformers.json": {"model_type": ([None, "SentenceTransformer"], _ONLY_DENSE)},
+    "config_sentence_transformers.json": {"model_type": (["SentenceTransformer"], _ONLY_DENSE)},
+    "1_Pooling/config.json": {"include_prompt": ([None, True], "prompts are always pooled with their texts")},
 }
 # In model_args and model_kwargs: how a model is loaded, not what it computes; the dtype is an option of from_pretrained.
 _LOADING = {

@@ -80,7 +80,6 @@ class Tokenizer:
         pad_token_id: fills the ends of the shorter rows of a batch.
         max_seq_length: see the property.
         unknown_token: counted in `TokenizedTexts.unknown`; None = nothing is counted.
-        lowercase: lower the case of texts first, as `str.lower` does.
         cut_side: the end of a text that is too long which is cut off, "right" or "left".
         vocab_size: V, the number of tokens that the model has embeddings for; None = all that there are.
 
@@ -105,7 +104,6 @@ class Tokenizer:
         pad_token_id: int,
         max_seq_length: int,
         unknown_token: str | None = None,
-        lowercase: bool = False,
         cut_side: str = "right",
         vocab_size: int | None = None,
     ) -> None:
@@ -113,7 +111,6 @@ class Tokenizer:
         self.vocab_size = vocab_size
         self.cut_side = cut_side
         self.pad_token_id = pad_token_id
-        self.lowercase = lowercase
         self.unknown_token_id = None if unknown_token is None else backend.token_to_id(unknown_token)
         self.max_seq_length = max_seq_length
 
@@ -157,8 +154,6 @@ class Tokenizer:
                 check_unicode(text, f"row {row}")
                 not_nfc += not unicodedata.is_normalized("NFC", text)
             block = [prompt + text for text in block]
-            if self.lowercase:
-                block = [text.lower() for text in block]
             with damage_is_model_error("tokenizer.json: fails on one of the texts"):
                 if self.cut_side == "right":
                     encodings = encode_starts(self.backend, block, self.max_seq_length)

@@ -14,6 +14,7 @@ import contextlib
 import os
 import re
 import threading
+import warnings
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -65,6 +66,9 @@ def build_tokenizer(
     `usual_class` is the class of the tokenizer where tokenizer_config.json names none.
     """
     backend = load_backend(files, config.segments > 1, usual_class)
+    if lowercase:
+        steps = [normalizers.Lowercase(), *([backend.normalizer] if backend.normalizer else [])]
+        backend.normalizer = normalizers.Sequence(steps)
     special = backend.encode("").ids
     if not special:
         raise ModelError("tokenizer.json: adds no special tokens, so that an empty text would have no tokens at all")
@@ -72,6 +76,9 @@ def build_tokenizer(
         rows = f"but the model has {config.vocab_size} embeddings"
         raise ModelError(f"tokenizer.json: adds a token with the id {max(special)} to each text, {rows}")
     if max_seq_length is None:
+        if usual_length and usual_length > config.longest_text:
+            made_for = f"this model was made for {config.longest_text}, and texts are cut to that"
+            warnings.warn(f"the folder says that texts have up to {usual_length} tokens; {made_for}", stacklevel=3)
         max_seq_length, more = min(usual_length or config.longest_text, config.longest_text), len(special)
         if max_seq_length <= more:
             raise ModelError(f"the model cuts texts to {max_seq_length} tokens, but tokenizer.json adds {more} to each")
@@ -79,11 +86,11 @@ def build_tokenizer(
     settings = parse_json_object(files.get("tokenizer_config.json", b"{}"), "tokenizer_config.json")
     named = getattr(backend.model, "unk_token", None) or token_content(settings.get("unk_token"))
     unknown_token = named or next((token for token in UNKNOWN_TOKENS if backend.token_to_id(token) is not None), None)
-    backend.encode_special_tokens = settings.get("split_special_tokens") is True
+    backend.encode_special_tokens = _flag(settings, "split_special_tokens", False)
     cut_side = settings.get("truncation_side") or "right"
     if cut_side not in ("right", "left"):
         raise ModelError(f'tokenizer_config.json: truncation_side must be "right" or "left", found {cut_side!r:.50}')
-    return Tokenizer(backend, config.pad_token_id, max_seq_length, unknown_token, lowercase, cut_side, config.vocab_size)
+    return Tokenizer(backend, config.pad_token_id, max_seq_length, unknown_token, cut_side, config.vocab_size)
 
 
 def check_max_seq_length(length: int, config: Any) -> None:
@@ -243,7 +250,11 @@ def _added_tokens(settings: Mapping[str, Any], usual: Mapping[str, str]) -> list
     numbered = settings.get("added_tokens_decoder") or {}
     more: Any = settings.get("extra_special_tokens") or settings.get("additional_special_tokens") or []
     named = {f"{name}_token": token for name, token in usual.items()}
-    named |= {key: value for key, value in settings.items() if key.endswith("_token")}
+    named |= {
+        key: value
+        for key, value in settings.items()
+        if key.endswith("_token") and (token_content(value) is not None or key.removesuffix("_token") in SPECIAL_NAMES)
+    }
     if isinstance(more, dict):
         named, more = named | more, []
     try:

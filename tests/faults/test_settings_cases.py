@@ -5,6 +5,7 @@ same cases.
 """
 
 import json
+import random
 import shutil
 import warnings
 from pathlib import Path
@@ -67,6 +68,23 @@ def test_an_unknown_key_warns_once_by_name(folder):
             load(folder)
         assert [("wholly_new" in str(each.message), file in str(each.message)) for each in caught] == [(True, True)]
         edit_json(folder / file, lambda value: value.pop("wholly_new"))
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_random_subsets_of_the_table(whole, folder, seed):
+    """Any keys without effect, with any values, and any supported values of the others: the same vectors, and not a word."""
+    chance = random.Random(seed)
+    for file in settings.OBEYED:
+        idle = {key: chance.choice([True, False, 7, "x", None]) for key in settings.WITHOUT_EFFECT[file]}
+        idle |= {key: chance.choice(supported) for key, (supported, _) in settings.ONLY[file].items()}
+        change(folder, file, **{key: idle[key] for key in chance.sample(sorted(idle), chance.randint(0, len(idle)))})
+    np.testing.assert_array_equal(load(folder).encode(SENTENCES), load(whole).encode(SENTENCES))
+
+
+@pytest.mark.parametrize(("file", "key"), [(file, key) for file, table in settings.ONLY.items() for key in table])
+def test_other_values_of_restricted_keys_are_refused(folder, file, key):
+    change(folder, file, **{key: "quite another"})
+    assert f"{file}: {key}" in refusal(folder)
 
 
 def test_keys_without_effect_change_nothing(whole, folder):
@@ -285,3 +303,13 @@ def test_pooling_modes_also_after_saving(whole, folder, modes, tmp_path):
         np.testing.assert_allclose(each.encode(SENTENCES), expected, atol=1e-5)
         np.testing.assert_allclose(each.encode(SENTENCES, truncate_dim=20), expected[:, :20], atol=1e-5)
         assert each.embedding_dimension == expected.shape[1]
+
+
+def test_the_pooling_of_a_folder_without_modules(whole, folder):
+    edit_json(folder / "1_Pooling" / "config.json", lambda value: value.update(pooling_mode="cls"))
+    expected = load(folder).encode(SENTENCES)
+    (folder / "modules.json").unlink()
+    with pytest.warns(UserWarning, match=r"no modules\.json; pooled as 1_Pooling/config\.json says"):
+        found = load(folder).encode(SENTENCES)
+    np.testing.assert_array_equal(found, expected)
+    assert not np.allclose(found, load(whole).encode(SENTENCES))

@@ -1,13 +1,21 @@
-"""Proves that sentence-transformers and we make the same vectors of folders whose settings say something unusual."""
+"""Proves that sentence-transformers and we make the same vectors of folders whose settings say something unusual.
+
+Settings are tried by hand, by the table of those without effect, and by random mutations (settings_fuzz.py).
+"""
 
 import numpy as np
 import pytest
 
 sentence_transformers = pytest.importorskip("sentence_transformers")
+transformers = pytest.importorskip("transformers")
+
+import tokenizers
 
 from minisbert import SentenceEncoder
+from minisbert.storage.settings import WITHOUT_EFFECT
 from tests.model_files import edit_json, xlm_roberta_folder
-from tests.tiny import SENTENCES, tiny_folder
+from tests.parity.settings_fuzz import fuzz
+from tests.tiny import PIECES, SENTENCES, SPECIAL_TOKENS, WORDS, tiny_folder
 
 pytestmark = [pytest.mark.reference, pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")]
 TEXTS = [*SENTENCES, "a B á 中밥 [SEP] 밥", "밥  \n", " A ", " ".join(SENTENCES * 4)]
@@ -70,3 +78,46 @@ def test_without_a_post_processor(tmp_path):
     folder = tiny_folder(tmp_path / "model")
     edit_json(folder / "tokenizer.json", lambda description: description.update(post_processor=None))
     agree(folder)
+
+
+@pytest.mark.parametrize("values", [{}, {"do_lower_case": True}, {"add_prefix_space": False}, {"extra_special_tokens": ["을"]}])
+def test_deberta_with_a_sentencepiece_vocabulary(values, tmp_path):
+    """As transformers 5 saves it."""
+    folder = tiny_folder(tmp_path / "model", "deberta-v2")
+    (folder / "vocab.txt").unlink()
+    vocabulary = [(token, 0.0) for token in SPECIAL_TOKENS]
+    vocabulary += [("▁" + word, -float(number)) for number, word in enumerate(WORDS)]
+    vocabulary += [(piece.removeprefix("##"), -0.5 - number) for number, piece in enumerate([*PIECES, "##a", "##▁"])]
+    transformers.DebertaV2Tokenizer(vocab=vocabulary).save_pretrained(folder)
+    edit_json(folder / "tokenizer_config.json", lambda settings: settings.update(values))
+    agree(folder, tmp_path / "again")
+
+
+@pytest.mark.parametrize("add_prefix_space", [None, False, True])
+def test_roberta_with_its_own_tokenizer(add_prefix_space, tmp_path):
+    """Its settings win over the pre_tokenizer of tokenizer.json."""
+    folder = tiny_folder(tmp_path / "model", "roberta", vocab_size=300)
+    tokens = ["<s>", "<pad>", "</s>", "<unk>", "<mask>", *sorted(tokenizers.pre_tokenizers.ByteLevel.alphabet())]
+    vocabulary = {token: number for number, token in enumerate([*tokens, "Ġa", "ab"])}
+    transformers.RobertaTokenizer(vocab=vocabulary, merges=[("Ġ", "a"), ("a", "b")]).save_pretrained(folder)
+    if add_prefix_space is not None:
+        edit_json(folder / "tokenizer_config.json", lambda settings: settings.update(add_prefix_space=add_prefix_space))
+    (folder / "vocab.txt").unlink()
+    agree(folder, tmp_path / "again")
+
+
+NO_FLAGS = {"auto_map", "chat_control_tokens", "fast_tokenizer_files", "init_inputs", "model_input_names", "padding_side"}
+
+
+@pytest.mark.parametrize("key", sorted(WITHOUT_EFFECT["tokenizer_config.json"].keys() - NO_FLAGS - {"processor_class"}))
+def test_what_has_no_effect_there_either(key, tmp_path):
+    folder = tiny_folder(tmp_path / "model")
+    edit_json(folder / "tokenizer_config.json", lambda settings: settings.update({key: True}))
+    agree(folder)
+
+
+def test_random_mutations():
+    lines = []
+    outcomes = fuzz(100, seed=7, report=lines.append)
+    assert outcomes["equal"] > 40
+    assert not outcomes["DIFFERENT"], "\n".join(lines)

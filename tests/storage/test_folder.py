@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import os
+import shutil
 import stat
 from pathlib import Path
 
@@ -129,6 +130,7 @@ def test_the_encoder_in_a_folder_of_its_own(folder, name):
 def test_a_plain_model_is_pooled_by_its_mean_and_says_so(folder):
     expected = load(folder).encode(SENTENCES)
     (folder / "modules.json").unlink()
+    shutil.rmtree(folder / "1_Pooling")
     with pytest.warns(UserWarning, match=r"nothing says how to pool \(modules\.json\); mean pooling is used") as caught:
         model = load(folder)
     assert caught[0].filename == __file__
@@ -206,12 +208,18 @@ def test_settings_that_are_not_supported(folder, settings):
 
 @pytest.mark.parametrize(
     ("length", "model_max_length", "expected"),
-    [(20, 30, 20), (None, 30, 30), (None, None, 40), (None, 10**30, 40), (None, 1e30, 40), (999, 30, 40), (0, 30, 30)],
+    [(20, 30, 20), (None, 30, 30), (None, None, 40), (None, 10**30, 40), (None, 1e30, 40), (0, 30, 30)],
 )
 def test_the_longest_text(folder, length, model_max_length, expected):
     write(folder / "sentence_bert_config.json", {"max_seq_length": length})
     edit_json(folder / "tokenizer_config.json", lambda config: config.update(model_max_length=model_max_length))
     assert load(folder).max_seq_length == expected
+
+
+def test_more_tokens_than_the_model_was_made_for(folder):
+    edit_json(folder / "sentence_bert_config.json", lambda config: config.update(max_seq_length=999))
+    with pytest.warns(UserWarning, match="up to 999 tokens; this model was made for 40, and texts are cut to that"):
+        assert load(folder).max_seq_length == 40
 
 
 @pytest.mark.parametrize("length", [-1, 20.5, "20", True, [20]])
