@@ -54,7 +54,8 @@ def refusal(folder: Path) -> str:
 def xlm_roberta_folder(path: Path) -> Path:
     """A tiny model as XLM-RoBERTa is published: a Unigram tokenizer in tokenizer.json, no vocab.txt."""
     tiny_folder(path, "roberta")
-    (path / "vocab.txt").unlink()
+    for name in ("vocab.txt", "special_tokens_map.json"):
+        (path / name).unlink()
     edit_json(path / "config.json", lambda config: config.update(model_type="xlm-roberta"))
     names = {"[CLS]": "<s>", "[PAD]": "<pad>", "[SEP]": "</s>", "[UNK]": "<unk>", "[MASK]": "<mask>"}
     settings = {"tokenizer_class": "XLMRobertaTokenizer", "model_max_length": 38, "unk_token": "<unk>"}

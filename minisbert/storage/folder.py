@@ -23,10 +23,19 @@ from pathlib import Path
 from typing import Any
 
 from minisbert.errors import ModelError
-from minisbert.files import LARGEST_JSON, PLAIN_NAME, parse_json, read_json_object, read_small_file, replacing, write_json
+from minisbert.files import (
+    LARGEST_JSON,
+    PLAIN_NAME,
+    parse_json,
+    parse_json_object,
+    read_json_object,
+    read_small_file,
+    replacing,
+    write_json,
+)
 from minisbert.models.pooling import POOLING_MODES
 from minisbert.similarity import SIMILARITY_FUNCTIONS
-from minisbert.storage.settings import LEGACY_POOLING_FLAGS, check_settings, nested_settings
+from minisbert.storage.settings import LEGACY_POOLING_FLAGS, SPECIAL_TOKEN_KEYS, check_settings, nested_settings
 
 CONFIG = "config.json"
 POOLING_CONFIG = "1_Pooling/config.json"
@@ -205,14 +214,29 @@ def _write_small_files(folder: Path, contents: ModelFolder, width: int) -> None:
             "similarity_fn_name": contents.similarity_fn_name,
             **({"truncate_dim": contents.truncate_dim} if contents.truncate_dim else {}),
         },
+        **_tokenizer_settings(contents),
     }
     for path in filter(None, modules.values()):
         (folder / path).mkdir()
     for name, value in values.items():
         write_json(folder / name, value)
     for name, data in contents.tokenizer_files.items():
-        with replacing(folder / name) as file:
-            file.write(data)
+        if name not in values:
+            with replacing(folder / name) as file:
+                file.write(data)
+
+
+def _tokenizer_settings(contents: ModelFolder) -> dict[str, Any]:
+    """What other readers look for in the tokenizer's JSON files: where texts are cut, and the special tokens by name."""
+    settings = parse_json_object(contents.tokenizer_files.get(TOKENIZER_CONFIG, b"{}"), TOKENIZER_CONFIG)
+    values = {TOKENIZER_CONFIG: {**settings, "model_max_length": contents.max_seq_length}}
+    if SPECIAL_TOKENS_MAP not in contents.tokenizer_files:
+        special = {key: settings[key] for key in SPECIAL_TOKEN_KEYS if settings.get(key)}
+        for key, token in special.items():
+            if isinstance(token, dict):  # "__type" is for the other file alone
+                special[key] = {name: value for name, value in token.items() if name != "__type"}
+        values[SPECIAL_TOKENS_MAP] = special
+    return values
 
 
 def _move_files(source: Path, target: Path) -> None:

@@ -162,7 +162,8 @@ def test_a_recipe_from_data_to_model_card(recipe, place):
     }
     assert sorted(set(os.listdir("out")) - {"tensorboard"}) == sorted(
         "1_Pooling README.md config.json config_sentence_transformers.json eval metrics.jsonl model.safetensors "
-        "modules.json sentence_bert_config.json tokenizer.json tokenizer_config.json training.json vocab.txt".split()
+        "modules.json sentence_bert_config.json special_tokens_map.json tokenizer.json tokenizer_config.json training.json "
+        "vocab.txt".split()
     )
     assert SentenceEncoder.from_pretrained("out", device="cpu").max_seq_length == 40
     with open("out/metrics.jsonl", encoding="utf-8") as file:

@@ -139,7 +139,7 @@ def fuzz(cases: int, seed: int = 0, report: Callable[[str], object] = print) -> 
     with tempfile.TemporaryDirectory() as name:
         whole = Path(name)
         for model_type in ("bert", "roberta", "deberta-v2"):
-            tiny_folder(whole / model_type, model_type)
+            (tiny_folder(whole / model_type, model_type) / "special_tokens_map.json").unlink()  # so that others count
         xlm_roberta_folder(whole / "xlm-roberta")
         for case in range(cases):
             random_ = random.Random(f"{seed} {case}")

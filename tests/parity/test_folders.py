@@ -16,6 +16,7 @@ transformers = pytest.importorskip("transformers")
 
 from minisbert import SentenceEncoder
 from minisbert.models.pooling import POOLING_MODES
+from minisbert.training import ko_mini
 from tests.tiny import CONFIGS, SENTENCES, STANDARD_DEVIATION, tiny_model, tokenizer_files
 
 pytestmark = [pytest.mark.reference, pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")]
@@ -87,6 +88,23 @@ def test_a_plain_transformers_folder_opens_here(model_type, tmp_path):
     np.testing.assert_allclose(ours.encode(LONG_SENTENCES), reference.encode(LONG_SENTENCES), atol=1e-5)
     ours.save_pretrained(tmp_path / "again")
     np.testing.assert_allclose(open_with_reference(tmp_path / "again").encode(SENTENCES), ours.encode(SENTENCES), atol=1e-6)
+
+
+@pytest.mark.parametrize("model_type", ko_mini.MODEL_TYPES)
+def test_a_new_mini_cuts_long_texts_there_too(model_type, tmp_path):
+    """As many words as no model has positions for; what is cut must be cut to the same tokens as here."""
+    model = ko_mini.new_model(model_type, SENTENCES, seed=1).eval()
+    model.save_pretrained(tmp_path / "mini")
+    long_text = " ".join(SENTENCES * 1000)
+    assert len(long_text.split()) > 5000
+    tokenizer = transformers.AutoTokenizer.from_pretrained(tmp_path / "mini")
+    batch = tokenizer([long_text, SENTENCES[0]], truncation=True, padding=True, return_tensors="pt")
+    with torch.inference_mode():
+        tokens = transformers.AutoModel.from_pretrained(tmp_path / "mini").eval()(**batch).last_hidden_state
+    expected = model.encode([long_text, SENTENCES[0]], output_value="token_embeddings")
+    assert len(expected[0]) == model.longest_text
+    for found, ours in zip(tokens, expected, strict=True):
+        np.testing.assert_allclose(found[: len(ours)], ours, atol=1e-5)
 
 
 @pytest.mark.parametrize("name", FULL_SIZE)

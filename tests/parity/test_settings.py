@@ -58,6 +58,7 @@ def agree(folder, again=None):
 )
 def test_one_setting(model_type, file, values, tmp_path):
     folder = tiny_folder(tmp_path / "model", model_type)
+    (folder / "special_tokens_map.json").unlink()  # which would win over tokenizer_config.json
     if not (folder / file).exists():
         (folder / file).write_text("{}")
     edit_json(folder / file, lambda settings: settings.update(values))
@@ -84,7 +85,8 @@ def test_without_a_post_processor(tmp_path):
 def test_deberta_with_a_sentencepiece_vocabulary(values, tmp_path):
     """As transformers 5 saves it."""
     folder = tiny_folder(tmp_path / "model", "deberta-v2")
-    (folder / "vocab.txt").unlink()
+    for name in ("vocab.txt", "special_tokens_map.json"):
+        (folder / name).unlink()
     vocabulary = [(token, 0.0) for token in SPECIAL_TOKENS]
     vocabulary += [("▁" + word, -float(number)) for number, word in enumerate(WORDS)]
     vocabulary += [(piece.removeprefix("##"), -0.5 - number) for number, piece in enumerate([*PIECES, "##a", "##▁"])]
@@ -102,7 +104,8 @@ def test_roberta_with_its_own_tokenizer(add_prefix_space, tmp_path):
     transformers.RobertaTokenizer(vocab=vocabulary, merges=[("Ġ", "a"), ("a", "b")]).save_pretrained(folder)
     if add_prefix_space is not None:
         edit_json(folder / "tokenizer_config.json", lambda settings: settings.update(add_prefix_space=add_prefix_space))
-    (folder / "vocab.txt").unlink()
+    for name in ("vocab.txt", "special_tokens_map.json"):
+        (folder / name).unlink()
     agree(folder, tmp_path / "again")
 
 

@@ -35,6 +35,8 @@ def files_of(folder):
     return {str(path.relative_to(folder)): path.is_file() and path.read_bytes() for path in sorted(folder.rglob("*"))}
 
 
+MASK = {"__type": "AddedToken", "content": "[MASK]", "lstrip": True}
+
 # Reading
 
 
@@ -53,7 +55,8 @@ def test_what_is_written_is_read_again(tmp_path):
     found = read_folder(tmp_path / "model")
     assert {name: getattr(found, name) for name in settings} == settings
     assert (found.pooling_mode, found.normalize, found.encoder_path) == ("max", True, "")
-    assert found.tokenizer_files == model.folder.tokenizer_files
+    names = ("tokenizer.json", "vocab.txt")
+    assert [found.tokenizer_files[name] for name in names] == [model.folder.tokenizer_files[name] for name in names]
     assert found.config.items() >= CONFIGS["bert"].items()
 
 
@@ -65,6 +68,7 @@ def test_the_legacy_layout_is_written(folder):
         "model.safetensors",
         "modules.json",
         "sentence_bert_config.json",
+        "special_tokens_map.json",
         "tokenizer.json",
         "tokenizer_config.json",
         "vocab.txt",
@@ -85,6 +89,28 @@ def test_the_legacy_layout_is_written(folder):
     assert json.loads((folder / "sentence_bert_config.json").read_bytes()) == expected
     config = json.loads((folder / "config.json").read_bytes())
     assert (config["architectures"], config["torch_dtype"]) == (["BertModel"], "float32")
+    special = {"unk_token": "[UNK]", "sep_token": "[SEP]", "pad_token": "[PAD]", "cls_token": "[CLS]", "mask_token": "[MASK]"}
+    assert json.loads((folder / "special_tokens_map.json").read_bytes()) == special
+    settings = json.loads((folder / "tokenizer_config.json").read_bytes())
+    assert settings == {"tokenizer_class": "BertTokenizer", "do_lower_case": False, "model_max_length": 40, **special}
+
+
+def test_others_are_told_where_texts_are_cut(folder, tmp_path):
+    """Some readers know no sentence_bert_config.json; a tokenizer without a limit says 10^30."""
+    edit_json(folder / "tokenizer_config.json", lambda settings: settings.update(model_max_length=10**30, mask_token=MASK))
+    (folder / "special_tokens_map.json").unlink()
+    model = load(folder)
+    model.max_seq_length = 17
+    model.save_pretrained(tmp_path / "again")
+    settings, special = (
+        json.loads((tmp_path / "again" / f"{name}.json").read_bytes()) for name in ("tokenizer_config", "special_tokens_map")
+    )
+    assert (settings["model_max_length"], settings["mask_token"]) == (17, MASK)
+    assert special["mask_token"] == {"content": "[MASK]", "lstrip": True}
+    again = load(tmp_path / "again")
+    np.testing.assert_array_equal(again.encode(SENTENCES), model.encode(SENTENCES))
+    again.save_pretrained(tmp_path / "third")
+    assert files_of(tmp_path / "third") == files_of(tmp_path / "again")
 
 
 def test_the_layout_of_version_6(folder):

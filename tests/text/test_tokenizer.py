@@ -302,7 +302,8 @@ def test_an_added_token_is_one_piece_whatever_file_names_it(file, value, with_to
 
 def test_settings_of_odd_types(tmp_path):
     folder = tiny_folder(tmp_path / "model")
-    (folder / "tokenizer.json").unlink()
+    for name in ("tokenizer.json", "special_tokens_map.json"):
+        (folder / name).unlink()
     edit_json(folder / "tokenizer_config.json", lambda config: config.update(strip_accents="no"))
     assert "strip_accents must be true or false" in refusal(folder)
     edit_json(folder / "tokenizer_config.json", lambda config: config.update(strip_accents=None))
