@@ -3,6 +3,7 @@
 import argparse
 import dataclasses
 import functools
+import shutil
 import time
 from pathlib import Path
 
@@ -20,8 +21,8 @@ from minisbert.progress import ProgressBar, progress_bar
 from minisbert.sentence_encoder import SentenceEncoder
 from minisbert.training import ko_mini
 from minisbert.training.log import StepReport
-from minisbert.training.loop import Stopped, fit
-from minisbert.training.model_card import write_model_card, write_training_record
+from minisbert.training.loop import TRAINING_STATES, Stopped, fit
+from minisbert.training.model_card import RECORD, write_model_card, write_training_record
 from minisbert.training.objectives import ExamplesByTask, TrainingSet, build_objectives, load_data
 from minisbert.training.recipes import Recipe
 
@@ -29,6 +30,9 @@ from minisbert.training.recipes import Recipe
 def train(args: argparse.Namespace, recipe: Recipe, output: Path, stop: Stop, say: Say) -> int:
     """Train by a recipe into the folder `output`; returns the exit code, errors are raised."""
     with join_processes(args.device) as wanted:
+        if args.resume and (output / RECORD).exists():
+            say(f"this run is finished: {output}; to train anew, pass --overwrite instead of --resume")
+            return 0
         device = usable_device(wanted)
         files, show = (args.train, args.data, args.dev, args.test), False if args.quiet else None
         examples, dev, test, notes = load_data(recipe, *files, args.skip_bad, weights_folder() / "data", show)
@@ -42,6 +46,8 @@ def train(args: argparse.Namespace, recipe: Recipe, output: Path, stop: Stop, sa
         for note in notes:
             say(note)
         start = time.time()
+        if is_main_process():
+            (output / RECORD).unlink(missing_ok=True)  # of an earlier run: it says that a run is finished
         stop.training = True
         try:
             with progress_bar(None, False if args.quiet or not is_main_process() else None, unit="step", leave=True) as bar:
@@ -112,8 +118,9 @@ def finish(
     flags = {name: value.name if isinstance(value, Path) else str(value) for name, value in given.items()}
     if args.model is not None:
         flags["model"] = str(recipe.base)  # as shortened above
-    write_training_record(output, recipe, flags, sets, scores, seconds)
     write_model_card(output, model, recipe, sets, scores, "" if test is None else test.name)
+    write_training_record(output, recipe, flags, sets, scores, seconds)
+    shutil.rmtree(output / TRAINING_STATES, ignore_errors=True)  # there is nothing left to go on to
     say(f"done in {seconds:.0f} seconds: {output}")
 
 

@@ -26,6 +26,7 @@ from minisbert.training.recipes import RECIPES, Recipe
 
 Scores = Mapping[str, float]
 TEMPLATE = Path(__file__).with_name("model_card.md")
+RECORD = "training.json"
 SAMPLES = 3
 USAGE_SENTENCES = ("한 남자가 음식을 먹는다.", "한 남자가 빵 한 조각을 먹는다.", "치타가 먹이를 쫓아 들판을 달린다.")
 PACKAGES = ("torch", "tokenizers", "safetensors", "huggingface-hub", "numpy")
@@ -60,7 +61,7 @@ def write_training_record(
         "seconds": round(seconds, 1),
         "versions": versions(),
     }
-    write_json(folder / "training.json", record)
+    write_json(folder / RECORD, record)
 
 
 def write_model_card(
@@ -110,10 +111,11 @@ def _front_matter(name: str, recipe: Recipe, sets: list[TrainingSet], losses: li
             title = metric.replace("_", " ").title()
             results.append(EvalResult("semantic-similarity", test_data, data, metric, value, task, metric_name=title))
     tags = ["sentence-transformers", "sentence-similarity", "feature-extraction"]
+    open_korean = all(each.name != "own" for each in sets)
     base = (recipe.base or "").partition("@")[0]
     return ModelCardData(
-        language=["ko"] if any(each.name != "own" for each in sets) else None,
-        license=ko_mini.LICENCE if recipe.base is None else None,
+        language=["ko"] if open_korean else None,
+        license=ko_mini.LICENCE if open_korean else None,  # as KorNLI and KorSTS; of your own data only you know
         tags=[*tags, f"dataset_size:{sum(each.size for each in sets)}", *(f"loss:{loss}" for loss in losses)],
         base_model=base if re.fullmatch(r"[\w.-]+/[\w.-]+", base) else None,  # a name on the Hub, not a folder
         pipeline_tag="sentence-similarity",

@@ -113,6 +113,18 @@ def fitted(monkeypatch):
     return calls
 
 
+@pytest.fixture
+def killed_at_its_end(monkeypatch):
+    """Runs train.py up to the last step; the model card, training.json and the tidying up do not come."""
+
+    def killed_at_its_end(run, *arguments):
+        with monkeypatch.context() as patches:
+            patches.setattr(training_run, "finish", lambda *_: None)
+            assert run(*arguments)[0] == 0
+
+    return killed_at_its_end
+
+
 def record(folder="out"):
     with open(f"{folder}/training.json", encoding="utf-8") as file:
         return json.load(file)
@@ -265,20 +277,23 @@ def test_matryoshka(own):
         assert "MatryoshkaLoss" in file.read()
 
 
-def test_an_interrupted_run_leaves_the_same_log_and_model(own):
+def test_an_interrupted_run_leaves_the_same_log_and_model(own, killed_at_its_end):
     flags = ("--epochs", 3, "--lr", "1e-3", "--checkpoint-steps", 2)
     assert own(*flags)[0] == 0
     with open("out/model.safetensors", "rb") as file:
         expected = file.read()
     with open("out/metrics.jsonl", encoding="utf-8") as file:
         log = [json.loads(line) for line in file]
+    assert not os.path.exists("out/checkpoints")
     # The last training state is of step 8; the ninth step is taken again.
+    killed_at_its_end(own, *flags, "--overwrite")
     assert own(*flags, "--resume")[0] == 0
     with open("out/model.safetensors", "rb") as file:
         assert file.read() == expected
     with open("out/metrics.jsonl", encoding="utf-8") as file:
         again = [json.loads(line) for line in file]
     assert [{**line, "seconds": 0} for line in again] == [{**line, "seconds": 0} for line in log]
+    killed_at_its_end(own, *flags, "--overwrite")
     code, _, err = own(*flags, "--resume", "--lr", "1e-4")
     assert (code, err[1:]) == (
         2,
@@ -447,10 +462,28 @@ def test_emulated_bfloat16_is_told(own, monkeypatch):
         assert ("no bfloat16 instructions" in err[0]) == emulated
 
 
-def test_a_resumed_run_must_be_the_same(own, place, tmp_path):
+def test_a_finished_run_says_so(own):
+    """Its training states are gone: without a word, the whole run would be repeated."""
+    assert own("--max-steps", 1)[0] == 0
+    code, out, err = own("--max-steps", 1, "--resume")
+    assert (code, out) == (0, "")
+    assert err == ["train.py: this run is finished: out; to train anew, pass --overwrite instead of --resume"]
+
+
+def test_a_run_that_was_begun_anew_is_not_finished(own, killed_at_its_end):
+    flags = ("--checkpoint-steps", 2)
+    assert own(*flags)[0] == 0
+    killed_at_its_end(own, *flags, "--overwrite")
+    assert os.path.exists("out/checkpoints/step-00000002")
+    code, _, err = own(*flags, "--resume")
+    assert code == 0 and "done in" in err[-1]
+    assert not os.path.exists("out/checkpoints")
+
+
+def test_a_resumed_run_must_be_the_same(own, place, tmp_path, killed_at_its_end):
     flags = ("--epochs", 2, "--checkpoint-steps", 2)
     pairs = (place / "pairs.tsv").read_text(encoding="utf-8")
-    assert own(*flags)[0] == 0
+    killed_at_its_end(own, *flags)
     assert "with max_seq_length 40 instead of 16" in own(*flags, "--resume", "--max-length", 16)[2][-1]
     try:
         (place / "pairs.tsv").write_text(pairs.replace("먹는다 3", "마신다 3"), encoding="utf-8")

@@ -45,8 +45,16 @@ def test_front_matter(card):
         "base_model: klue/roberta-base",
         "pipeline_tag: sentence-similarity",
         "library_name: sentence-transformers",
+        "- ko",
+        "license: cc-by-sa-4.0",
     ):
         assert line in front
+
+
+def test_of_data_of_ones_own_nothing_is_guessed(card):
+    own = [TrainingSet("own", (Path("pairs.tsv"),), PAIRS, 3, CosineSimilarityLoss(), 16)]
+    front = card(Recipe("own", "team/model", (Task("own", "cosine", 16),), Plan(1)), own).split("---\n")[1]
+    assert "language" not in front and "license" not in front
 
 
 def test_the_base_model_is_named_as_the_hub_knows_it(card, tmp_path):
@@ -97,7 +105,7 @@ def test_every_row_of_a_table_has_its_columns(card):
 
 def test_the_usage_shows_what_the_model_computes(card):
     text = card()
-    assert 'SentenceEncoder.from_pretrained("내 모델")' in text
+    assert 'SentenceTransformer("OWNER/NAME")' in text  # elsewhere nobody has the folder of this machine
     assert "# (3, 24)" in text
     assert re.search(r"(\n#( +-?[01]\.\d{4}){3}){3}\n```", text)
     assert "(2): Normalize()" not in text
