@@ -81,7 +81,7 @@ def quantise_tokens(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     below = x.amin(-1, keepdim=True).neg_().clamp_(min=0)
     scale = x.amax(-1, keepdim=True).clamp_(min=0).add_(below).div_(255).clamp_(min=SMALLEST_SCALE)
     # torch rounds to int8 eight times as fast as to uint8. So 128 is taken off, and put back by turning the highest bit.
-    signed = torch.addcmul((below / scale).sub_(128), x, scale.reciprocal()).round_().to(torch.int8)
+    signed = (x * scale.reciprocal()).add_((below / scale).sub_(128)).round_().to(torch.int8)
     return signed.view(torch.uint8).bitwise_xor_(128), scale, below
 
 
