@@ -122,7 +122,7 @@ class HubServer:
                 elif fault == "dead":
                     self.connection.shutdown(socket.SHUT_RDWR)
                 elif fault == "silence":
-                    hub.stopping.wait(60)
+                    hub.stopping.wait()
                 elif repository.status != 200:
                     self.refuse(repository.status, repository.error)
                 elif unquote(revision) not in ("main", "v1.0", repository.commit):
