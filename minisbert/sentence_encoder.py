@@ -9,6 +9,7 @@ import functools
 import hashlib
 import itertools
 import os
+import tempfile
 import time
 import warnings
 from collections.abc import Callable, Iterable, Sequence
@@ -30,7 +31,7 @@ from minisbert.models.pooling import Normalize, Pooling
 from minisbert.models.registry import architecture_of
 from minisbert.progress import progress_bar
 from minisbert.similarity import similarity, similarity_pairwise
-from minisbert.storage import hub
+from minisbert.storage import hub, hub_upload
 from minisbert.storage.folder import ModelFolder, read_folder, write_folder
 from minisbert.storage.weights import load_checkpoint, save_checkpoint
 from minisbert.text.batching import Rows, plan_batches
@@ -392,6 +393,28 @@ class SentenceEncoder(nn.Module):
         names, pooler = architecture.tensor_names, self.pooler_weights
         write_weights = functools.partial(save_checkpoint, encoder=self.encoder, tensor_names=names, pooler_weights=pooler)
         write_folder(Path(folder), contents, self.config.width, write_weights)
+
+    def push_to_hub(
+        self, repo_id: str, private: bool | None = None, revision: str | None = None, token: str | bool | None = None
+    ) -> str:
+        """Upload what `save_pretrained` writes to the Hugging Face Hub; a model card that is there stays as it is.
+
+        Args:
+            repo_id: "owner/name"; the repository is made if it is not there.
+            private: whether others may not see it, if it is made now; None = what the Hub does by itself, mostly public.
+            revision: a branch, made if it is not there; None = "main".
+            token: None = the one that the machine is logged in with (`hf auth login`).
+
+        Returns:
+            The address of the model.
+
+        Raises:
+            InputError: the model was loaded as int8, or `repo_id` is no name.
+            HubError: the Hub does not take it.
+        """
+        with tempfile.TemporaryDirectory() as folder:
+            self.save_pretrained(folder)
+            return hub_upload.upload(Path(folder), repo_id, private, revision, token)
 
 
 def _check_reference_options(options: dict[str, Any], device: torch.device) -> None:

@@ -78,6 +78,7 @@ def main(argv: Sequence[str] | None = None, prog: str = "train.py") -> int:
     again = parser.add_mutually_exclusive_group()
     again.add_argument("--resume", action="store_true", help="go on from the last training state in the output folder")
     again.add_argument("--overwrite", action="store_true", help="train into a folder that holds something already")
+    add("--push", metavar="OWNER/NAME", help="upload the finished model to the Hub; a repository made for it is private")
     add("--device", metavar="D", help="cpu, cuda, cuda:1, ... (default: cuda if there is one)")
     add("--skip-bad", action="store_true", help="leave out bad rows of the data and count them")
     add("--quiet", action="store_true", help="no progress bar")

@@ -13,25 +13,30 @@ from minisbert.cli.shared import Say, weights_folder
 from minisbert.cli.train import Stop
 from minisbert.devices import usable_device
 from minisbert.distributed import is_main_process, join_processes
-from minisbert.errors import TERMINATED_EXIT_CODE, InputError
+from minisbert.errors import TERMINATED_EXIT_CODE, HubError, InputError
 from minisbert.evaluation import EmbeddingSimilarityEvaluator
-from minisbert.files import read_json_object, write_json
+from minisbert.files import read_json_object, replacing, write_json
 from minisbert.models.fast import EMULATES_BFLOAT16
 from minisbert.progress import ProgressBar, progress_bar
 from minisbert.sentence_encoder import SentenceEncoder
+from minisbert.storage.hub_upload import check_name, prepare, upload
 from minisbert.training import ko_mini
-from minisbert.training.log import StepReport
+from minisbert.training.log import EVALUATIONS, StepReport
 from minisbert.training.loop import TRAINING_STATES, Stopped, fit
-from minisbert.training.model_card import RECORD, write_model_card, write_training_record
+from minisbert.training.model_card import PLACEHOLDER, RECORD, write_model_card, write_training_record
 from minisbert.training.objectives import ExamplesByTask, TrainingSet, build_objectives, load_data
 from minisbert.training.recipes import Recipe
 
 
 def train(args: argparse.Namespace, recipe: Recipe, output: Path, stop: Stop, say: Say) -> int:
     """Train by a recipe into the folder `output`; returns the exit code, errors are raised."""
+    if args.push is not None:
+        check_name(args.push)
     with join_processes(args.device) as wanted:
         if args.resume and (output / RECORD).exists():
             say(f"this run is finished: {output}; to train anew, pass --overwrite instead of --resume")
+            if args.push is not None and is_main_process():
+                push(output, args.push, say)
             return 0
         device = usable_device(wanted)
         files, show = (args.train, args.data, args.dev, args.test), False if args.quiet else None
@@ -45,6 +50,8 @@ def train(args: argparse.Namespace, recipe: Recipe, output: Path, stop: Stop, sa
             say(f"note: {decomposed} of the first texts are not in Unicode normal form C (decomposed Hangul): compose them")
         for note in notes:
             say(note)
+        if args.push is not None and is_main_process():
+            prepare(args.push, private=True)  # now: who has no right to upload should not learn it after hours
         start = time.time()
         if is_main_process():
             (output / RECORD).unlink(missing_ok=True)  # of an earlier run: it says that a run is finished
@@ -60,6 +67,8 @@ def train(args: argparse.Namespace, recipe: Recipe, output: Path, stop: Stop, sa
             stop.training = False
         if is_main_process():
             finish(args, output, recipe, sets, test, time.time() - start, say)
+            if args.push is not None:
+                push(output, args.push, say)
     return 0
 
 
@@ -122,6 +131,20 @@ def finish(
     write_training_record(output, recipe, flags, sets, scores, seconds)
     shutil.rmtree(output / TRAINING_STATES, ignore_errors=True)  # there is nothing left to go on to
     say(f"done in {seconds:.0f} seconds: {output}")
+
+
+def push(output: Path, name: str, say: Say) -> None:
+    """Upload the model with its card, which is told where it lies; a repository made for it is private: cards quote data."""
+    card = output / "README.md"
+    text = card.read_text(encoding="utf-8").replace(PLACEHOLDER, name)
+    with replacing(card) as file:
+        file.write(text.encode())
+    say(f"uploading {output} to {name}")
+    try:
+        address = upload(output, name, private=True, others=(card.name, RECORD, f"{EVALUATIONS}/*.csv"))
+    except HubError as error:
+        raise HubError(f"{error}; the model is in {output}: the same command with --resume uploads it") from None
+    say(f"uploaded: {address}")
 
 
 def _scores(result: dict[str, float], evaluator: EmbeddingSimilarityEvaluator) -> str:

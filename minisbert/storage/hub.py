@@ -1,4 +1,4 @@
-"""From "owner/name" or "owner/name@revision" to a local folder: the only file that opens connections.
+"""From "owner/name" or "owner/name@revision" to a local folder. This file and hub_upload.py alone open connections.
 
 The Hugging Face client does the transfers and keeps the cache (hub_cache.py). Added here: the choice of files (one form
 of the weights, no code), requests that end, with an answer or with one line that says why there is none, and a check that
@@ -86,8 +86,7 @@ def local_folder(
     revision = revision or named_revision or "main"
     if not (_stays_inside(revision) and revision.isprintable()):
         raise HubError(f"{name}: {revision!r:.80} is not a valid revision; give a branch, a tag or a commit")
-    if isinstance(token, str) and not TOKEN.fullmatch(token):
-        raise HubError(f"{name}@{revision}: the token is empty or has characters that no token has; copy it again")
+    check_token(token, f"{name}@{revision}")
     deadline = time.monotonic() + (float("inf") if timeout is None else timeout)
     return _cached_or_fetched(name, revision, token, local_files_only, deadline)
 
@@ -105,17 +104,31 @@ def _cached_or_fetched(name: str, revision: str, token: str | bool | None, offli
         if offline:
             raise HubError(f"{name}@{revision}: {problem}, and no connection is allowed; run once with one")
     attempts = ATTEMPTS if cached.missing_file() else 1
-    client_log = logging.getLogger("huggingface_hub")
-    level = client_log.level
-    client_log.setLevel(logging.CRITICAL)  # it would write lines of its own about each attempt
     try:
-        return _fetch(name, revision, cache, token, deadline, attempts)
+        with quiet_client():
+            return _fetch(name, revision, cache, token, deadline, attempts)
     except Unreachable as error:
         problem = cached.problem()
         if problem is not None:
             raise HubError(f"{error}, and the model is {problem}; check the network or try later") from None
         warnings.warn(f"{error}; the copy in the local cache is used", stacklevel=4)
         return cached.folder
+
+
+def check_token(token: str | bool | None, where: str) -> None:
+    """Refuse a token that no header can carry."""
+    if isinstance(token, str) and not TOKEN.fullmatch(token):
+        raise HubError(f"{where}: the token is empty or has characters that no token has; copy it again")
+
+
+@contextlib.contextmanager
+def quiet_client() -> Iterator[None]:
+    """Keep the client from writing lines of its own about each attempt."""
+    client_log = logging.getLogger("huggingface_hub")
+    level = client_log.level
+    client_log.setLevel(logging.CRITICAL)
+    try:
+        yield
     finally:
         client_log.setLevel(level)
 
@@ -281,8 +294,10 @@ def _refusal(error: BaseException) -> str | None:
     if isinstance(error, RecursionError) or not isinstance(error, errors.HTTPError | OSError | RuntimeError):
         return NO_HUB
     status = _status(error)
-    if status in (401, 403):
+    if status == 401:
         return "the token was refused; log in again or pass another"
+    if status == 403:
+        return "your token has no right to this; check the owner's name, or pass a token that has the right"
     if status is not None and 400 <= status < 500 and status not in TRY_LATER:
         return f"the Hub refuses the request (status {status})"
     return None

@@ -27,6 +27,7 @@ from minisbert.training.recipes import RECIPES, Recipe
 Scores = Mapping[str, float]
 TEMPLATE = Path(__file__).with_name("model_card.md")
 RECORD = "training.json"
+PLACEHOLDER = "OWNER/NAME"  # in the lines of usage, until it is known where the model will lie
 SAMPLES = 3
 USAGE_SENTENCES = ("한 남자가 음식을 먹는다.", "한 남자가 빵 한 조각을 먹는다.", "치타가 먹이를 쫓아 들판을 달린다.")
 PACKAGES = ("torch", "tokenizers", "safetensors", "huggingface-hub", "numpy")

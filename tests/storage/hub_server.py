@@ -24,6 +24,8 @@ class Repository:
 
     files: dict[str, bytes]
     commit: str
+    private: bool = False
+    branches: tuple[str, ...] = ("main", "v1.0")  # they all stand for the one commit
     status: int = 200  # of every answer; others come with `error`
     error: dict[str, str] = field(default_factory=dict)  # the headers X-Error-Code and X-Error-Message
     listed: list[str] = field(default_factory=list)  # names in the list of files that are not in `files`
@@ -31,7 +33,8 @@ class Repository:
     without: tuple[str, ...] = ()  # headers that are left out
     headers: dict[str, str] = field(default_factory=dict)  # with files, in place of what they should be
     ignore_range: bool = False
-    # Kind of request ("list", "HEAD", "GET") -> what to do instead, first entry first; one that "for ever" follows stays.
+    # Kind of request ("list", "HEAD", "GET", and those of upload_server.py) -> what to do instead, first entry first; one that
+    # "for ever" follows stays.
     # 503: that status. "close", "reset": stop after 40 % of the file. "wrong": right size, wrong bytes.
     # "dead": hang up. "silence": never answer. "drip": a byte a second.
     faults: dict[str, list[Any]] = field(default_factory=lambda: defaultdict(list))
@@ -65,7 +68,7 @@ class HubServer:
         self.repositories: dict[str, Repository] = {}
         self.requests: list[Request] = []
         self.stopping = threading.Event()
-        self.servers = [QuietServer(("127.0.0.1", 0), self._handler()) for _ in range(2)]
+        self.servers = [QuietServer(("127.0.0.1", 0), self.handler()) for _ in range(2)]
         for server in self.servers:
             threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True).start()
         self.endpoint, self.storage = (f"http://127.0.0.1:{server.server_port}" for server in self.servers)
@@ -87,7 +90,8 @@ class HubServer:
             server.shutdown()
             server.server_close()
 
-    def _handler(self) -> type[BaseHTTPRequestHandler]:
+    def handler(self) -> Any:
+        """The class that answers."""
         hub = self
 
         class Handler(BaseHTTPRequestHandler):
@@ -103,36 +107,44 @@ class HubServer:
             def answer(self) -> None:
                 path = urlsplit(self.path).path
                 if path.startswith("/api/models/"):
-                    name, revision = path.removeprefix("/api/models/").split("/revision/")
-                    kind, file = "list", ""
+                    name, _, revision = path.removeprefix("/api/models/").partition("/revision/")
+                    kind, file, revision = "list", "", revision or "main"
                 else:
                     name, _, rest = path[1:].partition("/resolve/")
                     revision, _, file = rest.partition("/")
                     kind, file = self.command, unquote(file)
-                port = self.server.server_address[1]
-                hub.requests.append(Request(kind, name, file, port, {k.lower(): v for k, v in self.headers.items()}))
                 repository = hub.repositories.get(name)
+                fault = self.fault(kind, name, file)
                 if repository is None:
                     self.refuse(401, {"X-Error-Code": "RepoNotFound", "X-Error-Message": "Repository not found"})
-                    return
-                faults = repository.faults[kind]
-                fault = faults[0] if faults[1:] == ["for ever"] else faults.pop(0) if faults else None
-                if isinstance(fault, int):
-                    self.refuse(fault, {})
-                elif fault == "dead":
-                    self.connection.shutdown(socket.SHUT_RDWR)
-                elif fault == "silence":
-                    hub.stopping.wait()
+                elif fault in ("dead", "silence") or isinstance(fault, int):
+                    self.fail(fault)
                 elif repository.status != 200:
                     self.refuse(repository.status, repository.error)
-                elif unquote(revision) not in ("main", "v1.0", repository.commit):
+                elif unquote(revision) not in (*repository.branches, repository.commit):
                     self.refuse(404, {"X-Error-Code": "RevisionNotFound"})
                 elif kind == "list":
                     self.list_files(repository)
                 elif file not in repository.files:
                     self.refuse(404, {"X-Error-Code": "EntryNotFound", "X-Repo-Commit": repository.commit})
                 else:
-                    self.send_file(repository, file, fault, elsewhere=hub.storage if port != hub.port_of_storage else "")
+                    at_home = self.server.server_address[1] != hub.port_of_storage
+                    self.send_file(repository, file, fault, elsewhere=hub.storage if at_home else "")
+
+            def fault(self, kind: str, name: str, file: str) -> Any:
+                """Note the request; what is to be done instead of answering it, or None."""
+                headers = {key.lower(): value for key, value in self.headers.items()}
+                hub.requests.append(Request(kind, name, file, self.server.server_address[1], headers))
+                faults = hub.repositories[name].faults[kind] if name in hub.repositories else []
+                return faults[0] if faults[1:] == ["for ever"] else faults.pop(0) if faults else None
+
+            def fail(self, fault: int | str) -> None:
+                if isinstance(fault, int):
+                    self.refuse(fault, {})
+                elif fault == "dead":
+                    self.connection.shutdown(socket.SHUT_RDWR)
+                else:
+                    hub.stopping.wait()
 
             def refuse(self, status: int, headers: dict[str, str]) -> None:
                 self.send_response(status)
@@ -145,8 +157,12 @@ class HubServer:
                 files += [{"rfilename": name, "size": 4, "blobId": "0" * 40} for name in repository.listed]
                 body = repository.list_body
                 if body is None:
-                    body = json.dumps({"id": "owner/name", "sha": repository.commit, "siblings": files}).encode()
-                self.send_response(200)
+                    said = {"id": "owner/name", "private": repository.private, "sha": repository.commit, "siblings": files}
+                    body = json.dumps(said).encode()
+                self.send_json(200, body)
+
+            def send_json(self, status: int, body: bytes) -> None:
+                self.send_response(status)
                 self.send_header("Content-Type", "application/json")
                 self.send_header("Content-Length", str(len(body)))
                 self.end_headers()
@@ -157,7 +173,7 @@ class HubServer:
                 large = len(data) >= LFS_FROM
                 headers = {
                     "X-Repo-Commit": repository.commit,
-                    "ETag": f'"{_sha256(data) if large else _git_hash(data)}"',
+                    "ETag": f'"{sha256(data) if large else git_hash(data)}"',
                     "Accept-Ranges": "bytes",
                 }
                 if large and elsewhere:
@@ -212,15 +228,15 @@ class HubServer:
 
 
 def _listing(name: str, data: bytes) -> dict[str, Any]:
-    entry: dict[str, Any] = {"rfilename": name, "size": len(data), "blobId": _git_hash(data)}
+    entry: dict[str, Any] = {"rfilename": name, "size": len(data), "blobId": git_hash(data)}
     if len(data) >= LFS_FROM:
-        entry["lfs"] = {"sha256": _sha256(data), "size": len(data), "pointerSize": 134}
+        entry["lfs"] = {"sha256": sha256(data), "size": len(data), "pointerSize": 134}
     return entry
 
 
-def _git_hash(data: bytes) -> str:
+def git_hash(data: bytes) -> str:
     return hashlib.sha1(b"blob %d\0" % len(data) + data).hexdigest()
 
 
-def _sha256(data: bytes) -> str:
+def sha256(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()

@@ -1,7 +1,7 @@
-"""The process behind `Worker` in test_hub.py: takes orders as lines of JSON and answers each with one.
+"""The process behind `Worker` in hub_client.py: takes orders as lines of JSON and answers each with one.
 
-An order forbids what it names (sockets, writes, links) while it is carried out: the arguments of `local_folder`, or the
-"argv" of encode.py.
+An order forbids what it names (sockets, writes, links) while it is carried out: the arguments of `local_folder`, the
+"argv" of encode.py or train.py, or what to "push".
 """
 
 import contextlib
@@ -12,9 +12,11 @@ import os
 import sys
 import time
 import warnings
+from collections.abc import Callable
 from typing import Any
 
-from minisbert.cli import encode
+from minisbert import SentenceEncoder
+from minisbert.cli import encode, train
 from minisbert.errors import MinisbertError
 from minisbert.storage import hub
 
@@ -41,24 +43,38 @@ def symlink_if_allowed(*args: Any, **options: Any) -> None:
     symlink(*args, **options)
 
 
-def encode_answer(argv: list[str]) -> dict[str, Any]:
-    """What encode.py prints, and its exit code."""
+def command_answer(argv: list[str], command: str = "encode") -> dict[str, Any]:
+    """What encode.py or train.py prints, and its exit code."""
     out, err = io.StringIO(), io.StringIO()
     with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err), warnings.catch_warnings():
-        exit_code = encode.main(argv)
+        exit_code = {"encode": encode, "train": train}[command].main(argv)
     return {"exit_code": exit_code, "out": out.getvalue(), "err": err.getvalue()}
 
 
-def folder_answer(order: dict[str, Any]) -> dict[str, Any]:
-    """The folder or the error, and the warnings."""
+def push_answer(folder: str, name: str, options: dict[str, Any]) -> dict[str, str]:
+    """What `push_to_hub` returns."""
+    return {"url": SentenceEncoder.from_pretrained(folder, device="cpu").push_to_hub(name, **options)}
+
+
+def python_answer(call: Callable[[], dict[str, str]]) -> dict[str, Any]:
+    """What a function answers or the error, and the warnings."""
     answer: dict[str, Any]
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", UserWarning)
         try:
-            answer = {"folder": str(hub.local_folder(**order)), "exit_code": 0}
+            answer = {**call(), "exit_code": 0}
         except MinisbertError as error:
             answer = {"error": str(error), "exit_code": error.exit_code}
     return answer | {"warnings": [str(warning.message) for warning in caught]}
+
+
+def answer_to(order: dict[str, Any]) -> dict[str, Any]:
+    """Carry out an order."""
+    if "argv" in order:
+        return command_answer(**order)
+    if "push" in order:
+        return python_answer(lambda: push_answer(*order["push"], order["options"]))
+    return python_answer(lambda: {"folder": str(hub.local_folder(**order))})
 
 
 if __name__ == "__main__":
@@ -68,6 +84,6 @@ if __name__ == "__main__":
         order = json.loads(line)
         forbidden[:] = order.pop("forbid")
         start = time.monotonic()
-        answer = encode_answer(order["argv"]) if "argv" in order else folder_answer(order)
+        answer = answer_to(order)
         forbidden.clear()
         print(json.dumps(answer | {"seconds": time.monotonic() - start}), flush=True)

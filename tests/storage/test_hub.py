@@ -21,69 +21,12 @@ import pytest
 from minisbert import SentenceEncoder
 from minisbert.errors import HubError
 from minisbert.storage import hub
+from tests.storage.hub_client import PROJECT, TOKEN, Worker, check_refused, clean_environment
 from tests.storage.hub_server import HubServer
 from tests.tiny import tiny_folder
 
-PROJECT = Path(__file__).resolve().parents[2]
-TOKEN = "hf_abcdefghijklmnopqrstuvwxyz01234567"
 TEXT = "고양이가 길에서 물을 마신다."
 BIG = 33 * 2**20  # bytes of weights: more than the client fetches at once, and than is hashed before every use
-
-
-class Worker:
-    """A process with the client, which does what `local_folder` and `encode` are told."""
-
-    def __init__(self, endpoint: str, home: Path, **environment: str) -> None:
-        self.cache = home / "hub"
-        self.errors = (home.parent / f"{home.name}.stderr").open("a+")
-        settings = {"HF_ENDPOINT": endpoint, "HF_HOME": str(home), "HF_TOKEN": TOKEN, **environment}
-        self.process = subprocess.Popen(
-            [sys.executable, "-m", "tests.storage.hub_worker"],
-            env=clean_environment() | settings,
-            cwd=PROJECT,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=self.errors,
-            text=True,
-        )
-
-    def send(self, forbid: tuple[str, ...] = (), **order: Any) -> None:
-        assert self.process.stdin is not None
-        self.process.stdin.write(json.dumps({"forbid": forbid, **order}) + "\n")
-        self.process.stdin.flush()
-
-    def receive(self) -> dict[str, Any]:
-        assert self.process.stdout is not None
-        line = self.process.stdout.readline()
-        self.errors.seek(0)
-        said = self.errors.read()
-        assert said == "", f"beside the messages, standard error must stay empty: {said}"
-        return json.loads(line)
-
-    def download(self, source: str, **order: Any) -> dict[str, Any]:
-        self.send(source=source, **order)
-        return self.receive()
-
-    def encode(self, *argv: str, **order: Any) -> dict[str, Any]:
-        self.send(argv=argv, **order)
-        return self.receive()
-
-    def files(self, name: str) -> list[str]:
-        """What is in the cache of a model, without our own records."""
-        folder = self.cache / f"models--{name.replace('/', '--')}"
-        return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
-
-    def stop(self) -> None:
-        assert self.process.stdin is not None and self.process.stdout is not None
-        self.process.stdin.close()
-        self.process.wait(timeout=20)
-        self.process.stdout.close()
-        self.errors.close()
-
-
-def clean_environment() -> dict[str, str]:
-    kept = {name: value for name, value in os.environ.items() if not name.startswith(("HF_", "HUGGING", "TRANSFORMERS_"))}
-    return kept | {"PYTHONPATH": str(PROJECT), "NO_PROXY": "127.0.0.1", "no_proxy": "127.0.0.1"}
 
 
 @pytest.fixture(scope="module")
@@ -148,17 +91,6 @@ def check_files(answer: dict[str, Any], files: dict[str, bytes]) -> None:
     assert answer["exit_code"] == 0, answer
     for name, data in files.items():
         assert (Path(answer["folder"]) / name).read_bytes() == data, name
-
-
-def check_refused(answer: dict[str, Any], *words: str) -> str:
-    """One line, exit code 4, the words in it and no token; returns the line."""
-    assert answer["exit_code"] == 4, answer
-    message: str = answer["error"] if "error" in answer else answer["err"].removesuffix("\n")
-    assert "\n" not in message
-    assert TOKEN not in json.dumps(answer)
-    for word in words:
-        assert word in message
-    return message
 
 
 def test_H1_offline_after_a_cold_download(client, offline_client, server, model, tmp_path):
