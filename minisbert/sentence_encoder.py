@@ -167,9 +167,11 @@ class SentenceEncoder(nn.Module):
         """The length of a vector that nothing has cut."""
         return self.config.width * len(self.pooling.modes)
 
-    def get_sentence_embedding_dimension(self) -> int:
+    def get_embedding_dimension(self) -> int:
         """The same, by its name in sentence-transformers."""
         return self.embedding_dimension
+
+    get_sentence_embedding_dimension = get_embedding_dimension  # the name until version 5
 
     @property
     def prompts(self) -> dict[str, str]:
@@ -188,6 +190,11 @@ class SentenceEncoder(nn.Module):
 
     def set_evaluation_metrics(self, *numbers: object) -> None:
         """Keeps nothing: model cards are written by training/model_card.py."""
+
+    @property
+    def base_model(self) -> str:
+        """What sentence-transformers' miner names the vectors by that it keeps in a cache folder: the fingerprint."""
+        return self.fingerprint()
 
     @property
     def device(self) -> torch.device:

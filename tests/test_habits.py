@@ -153,7 +153,12 @@ def test_a_dtype_may_be_named(tmp_path):
 
 def test_small_questions_have_the_answers_of_sentence_transformers():
     model = tiny_model()
-    assert model.get_sentence_embedding_dimension() == model.embedding_dimension == 24
+    assert model.get_sentence_embedding_dimension() == model.get_embedding_dimension() == model.embedding_dimension == 24
+    cached_by = model.model_card_data.base_model  # of other weights, vectors in a cache must have another name
+    assert cached_by == model.model_card_data.base_model
+    with torch.no_grad():
+        next(model.encoder.parameters()).mul_(2)
+    assert cached_by != model.model_card_data.base_model
     assert model.similarity_fn_name == "cosine"
 
 
