@@ -1,4 +1,4 @@
-"""Proves that README.ko.md says what README.md says: the same commands, numbers and pictures; and that its links exist."""
+"""Proves that README.ko.md says what README.md says, that links and pictures exist, and that shown snippets are tried ones."""
 
 import re
 from collections import Counter
@@ -35,3 +35,13 @@ def test_links_and_pictures_exist():
         for target in re.findall(r"\]\(([^):]+)\)", text):
             assert (ROOT / target).exists(), target
     assert re.findall(r"!\[.*\]\((.*)\)", ENGLISH) == re.findall(r"!\[.*\]\((.*)\)", KOREAN)
+
+
+def test_other_libraries_are_shown_as_they_are_tried():
+    section = ENGLISH.partition("## In other libraries")[2].partition("\n## ")[0]
+    snippets = [path.read_text(encoding="utf-8") for path in (ROOT / "tests/clients/snippets").glob("*.py")]
+    blocks = re.findall(r"```python\n(.*?)```", section, re.DOTALL)
+    assert len(blocks) == 2 and all(block in snippets for block in blocks)
+    extra = re.search(r"\nclients = \[(.*?)\n\]", (ROOT / "pyproject.toml").read_text(encoding="utf-8"), re.DOTALL)
+    shown = re.findall(r"^\| ([\w-]+) ([\d.]+) \|", section, re.MULTILINE)
+    assert sorted(shown) == sorted(re.findall(r'"([\w-]+)>=([\d.]+)"', extra[1]))
