@@ -46,6 +46,8 @@ REFERENCE_OPTIONS: dict[str, tuple[list[Any], str]] = {
     "pool": ([None], "one process encodes; start several with torchrun"),
     "chunk_size": ([None], "name the most rows of a batch with batch_size"),
 }
+# The names that models give to the prompts of what is searched with and of what is searched in.
+QUERY_PROMPTS, DOCUMENT_PROMPTS = ("query",), ("document", "passage", "corpus")
 DTYPES = ("float64", "float32", "bfloat16", "float16", "int8")
 
 
@@ -303,13 +305,13 @@ class SentenceEncoder(nn.Module):
 
     def encode_query(self, sentences: str | Iterable[str], **options: Any) -> Any:
         """`encode` with the prompt that the model has for what is searched with, "query", if it has one."""
-        return self.encode(sentences, **self._with_prompt(("query",), options))
+        return self.encode(sentences, **self.with_prompt(QUERY_PROMPTS, options))
 
     def encode_document(self, sentences: str | Iterable[str], **options: Any) -> Any:
         """`encode` with the prompt that the model has for what is searched in: "document", "passage" or "corpus"."""
-        return self.encode(sentences, **self._with_prompt(("document", "passage", "corpus"), options))
+        return self.encode(sentences, **self.with_prompt(DOCUMENT_PROMPTS, options))
 
-    def _with_prompt(self, names: Sequence[str], options: dict[str, Any]) -> dict[str, Any]:
+    def with_prompt(self, names: Sequence[str], options: dict[str, Any]) -> dict[str, Any]:
         """The options, with the first of these prompts that the model has, unless they ask for another one."""
         known = next((name for name in names if name in self.prompts), None)
         asked = options.get("prompt") is not None or options.get("prompt_name") is not None

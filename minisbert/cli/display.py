@@ -62,9 +62,9 @@ def result_line(cells: Sequence[float | str], width: int, colour: bool) -> str:
     line = ""
     for cell in cells:
         if isinstance(cell, float):
-            shade = COLOURS[round(10 * min(1.0, max(0.0, cell)))]
-            line += f"\x1b[30;48;5;{shade}m {cell:.4f} {RESET}" if colour else f" {cell:.4f} "
-            width -= len(f" {cell:.4f} ")
+            score = f" {cell:.4f} "
+            line += shaded(score, shade_of(cell) if colour else None)
+            width -= len(score)
         elif isinstance(cell, int):
             line += f"{cell:7}"
             width -= max(7, len(str(cell)))
@@ -83,24 +83,26 @@ def similarity_grid(similarities: npt.NDArray[np.floating], texts: Sequence[str]
     label = max(10, min(longest, width - cell * len(texts) - 6)) + 6
     names = [f"{number:4}  {text[: 8 * label]}" for number, text in enumerate(texts, start=1)]
     headings = [str(number) for number in range(1, len(texts) + 1)]
+    cells = [[(f"{value:.2f}", shade_of(value) if colour else None) for value in row] for row in similarities]
+    return "\n".join(grid(names, label, headings, cells, cell))
 
-    def shade(value: float) -> int | None:
-        return round(10 * min(1.0, max(0.0, value))) if colour else None
 
-    return "\n".join(
-        grid(names, label, headings, [[(f"{value:.2f}", shade(value)) for value in row] for row in similarities], cell)
-    )
+def shade_of(similarity: float) -> int:
+    """The shade of a similarity, from 0 or less to 1."""
+    return round(10 * min(1.0, max(0.0, similarity)))
+
+
+def shaded(text: str, shade: int | None) -> str:
+    """A text on the background of a shade."""
+    return text if shade is None else f"\x1b[30;48;5;{COLOURS[shade]}m{text}{RESET}"
 
 
 def grid(names: Sequence[str], label: int, headings: Sequence[str], cells: Sequence[Sequence[Cell]], cell: int) -> list[str]:
     """The lines of a table: names in `label` columns of the terminal, then cells in `cell` columns each, set to the right."""
     lines = [" " * label + "".join(right(heading, cell) for heading in headings)]
     for name, row in zip(names, cells, strict=True):
-        texts = [
-            right(text, cell) if shade is None else f"\x1b[30;48;5;{COLOURS[shade]}m{right(text, cell)}{RESET}"
-            for text, shade in row
-        ]
-        lines.append(left_to_right(clip(name, label)) + "".join(texts))
+        texts = "".join(shaded(right(text, cell), shade) for text, shade in row)
+        lines.append(left_to_right(clip(name, label)) + texts)
     return [line.rstrip() for line in lines]
 
 

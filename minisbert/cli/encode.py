@@ -26,7 +26,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from minisbert.cli.shared import DTYPES, Say, command_parser, exit_code_of, open_closed_streams
+from minisbert.cli.shared import DTYPES, Say, command_parser, default_model, exit_code_of, prepare_streams
 from minisbert.errors import InputError, check_unicode
 from minisbert.storage.vectors import check_output
 from minisbert.text.rows import Record, read_records
@@ -34,7 +34,7 @@ from minisbert.text.rows import Record, read_records
 
 def main(argv: Sequence[str] | None = None, prog: str = "encode.py") -> int:
     """Run the command line; returns the exit code."""
-    open_closed_streams()
+    prepare_streams()
     parser = command_parser(prog, __doc__, "encode.py")
     parser.add_argument("texts", nargs="*", metavar="TEXT", help="texts to encode")
     add = parser.add_argument
@@ -76,6 +76,7 @@ def main(argv: Sequence[str] | None = None, prog: str = "encode.py") -> int:
     add("--json", action="store_true", help="print JSON lines instead of values between tabs")
     add("--precision", choices=("float32", "float16", "int8"), default="float32", help="of the vectors that -o saves")
     add("--quiet", action="store_true", help="no report, no progress bar")
+    parser.set_defaults(model=default_model())
     args = parser.parse_args(argv)
     say = Say(prog)
     return exit_code_of(lambda: run(args, say), say, None if args.output == "-" else args.output)

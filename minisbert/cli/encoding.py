@@ -8,7 +8,7 @@ import argparse
 import contextlib
 import functools
 import hashlib
-import io
+import operator
 import os
 import shutil
 import sys
@@ -16,7 +16,7 @@ import unicodedata
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -25,13 +25,13 @@ import torch
 import minisbert
 from minisbert import devices
 from minisbert.cli.display import printable, similarity_grid, table_of_texts
-from minisbert.cli.search import Block, print_duplicates, print_groups, print_nearest, read_queries, saved_vectors
-from minisbert.cli.shared import Say, default_model
+from minisbert.cli.search import print_duplicates, print_groups, print_nearest, read_queries, saved_vectors
+from minisbert.cli.shared import Say
 from minisbert.distributed import gather, is_main_process, join_processes, process_count, share_of_rows
 from minisbert.errors import InputError, MinisbertError, NonFiniteError
 from minisbert.files import write_json
 from minisbert.search.nearest import Nearest
-from minisbert.sentence_encoder import EncodeReport, SentenceEncoder
+from minisbert.sentence_encoder import DOCUMENT_PROMPTS, QUERY_PROMPTS, EncodeReport, SentenceEncoder
 from minisbert.storage.vectors import VectorFile, json_line, open_vectors, record_path
 from minisbert.text.rows import Record
 
@@ -40,7 +40,7 @@ ROWS_AT_ONCE = 16384
 CHARACTERS_AT_ONCE = 1 << 26
 SIMILARITY_ROWS_AT_ONCE = 64  # of the N x N matrix, which need not fit into memory
 MOST_ROWS_IN_GRID = 20
-DOCUMENT_PROMPTS = ("document", "passage", "corpus")  # names that models give to the prompt of what a query is compared with
+Row = TypeVar("Row")
 
 
 def encode_texts(args: argparse.Namespace, records: Iterator[tuple[str, Record]], say: Say) -> None:
@@ -53,10 +53,7 @@ def encode_texts(args: argparse.Namespace, records: Iterator[tuple[str, Record]]
         device = stack.enter_context(join_processes(args.device, "gloo"))  # vectors are exchanged on the CPU
         main_process = is_main_process()
         if not main_process:  # it computes its share, and the first process writes and prints
-            stack.enter_context(contextlib.redirect_stdout(stack.enter_context(open(os.devnull, "w"))))
-        if isinstance(sys.stdout, io.TextIOWrapper):
-            # JSON must be UTF-8 whatever the locale says; a terminal shows ? for what it does not know.
-            sys.stdout.reconfigure(encoding=None if sys.stdout.isatty() else "utf-8", errors="replace")
+            stack.enter_context(contextlib.redirect_stdout(stack.enter_context(open(os.devnull, "w", encoding="utf-8"))))
         options = {
             "max_tokens_per_batch": args.batch_tokens,
             "normalize_embeddings": args.normalize,
@@ -109,7 +106,7 @@ def encode_texts(args: argparse.Namespace, records: Iterator[tuple[str, Record]]
 def load_model(args: argparse.Namespace, device: str | None) -> SentenceEncoder:
     """The model that the arguments name, on this device, compiled with --compile."""
     model = SentenceEncoder.from_pretrained(
-        default_model() if args.model is None else args.model,
+        args.model,
         revision=args.revision,
         device=device,
         dtype=args.dtype,
@@ -127,13 +124,13 @@ def load_model(args: argparse.Namespace, device: str | None) -> SentenceEncoder:
     return model
 
 
-def blocks(texts: Iterator[str]) -> Iterator[list[str]]:
-    """Cut a stream of texts into blocks that fit into memory."""
-    block: list[str] = []
+def blocks(rows: Iterator[Row], text_of: Callable[[Row], str] = str) -> Iterator[list[Row]]:
+    """Cut a stream of rows into blocks that fit into memory; a row is a text, or `text_of` takes the text out of it."""
+    block: list[Row] = []
     characters = 0
-    for text in texts:
-        block.append(text)
-        characters += len(text)
+    for row in rows:
+        block.append(row)
+        characters += len(text_of(row))
         if len(block) == ROWS_AT_ONCE or characters >= CHARACTERS_AT_ONCE:
             yield block
             block, characters = [], 0
@@ -151,17 +148,15 @@ class BlockEncoder:
         self.reports: list[EncodeReport] = []  # of every block and every process
         self.seconds = 0.0
 
-    def __call__(self, texts: Sequence[str], prompt_names: Sequence[str] = ()) -> npt.NDArray[np.float32]:
+    def __call__(self, texts: Sequence[str]) -> npt.NDArray[np.float32]:
         """Encode a block to float32 (N, D), of which each process computes its share.
 
-        If the options ask for no prompt, the first of `prompt_names` that the model has is used. The row that a
-        `MinisbertError` names is counted from the start of the stream.
+        The row that a `MinisbertError` names is counted from the start of the stream.
         """
-        options = {**self.options, "prompt_name": self.prompt_name(prompt_names)}
         share = share_of_rows(len(texts))
         report: list[EncodeReport] = []
         try:
-            vectors = self.model.encode(texts[share], **options, on_report=report.append)
+            vectors = self.model.encode(texts[share], **self.options, on_report=report.append)
         except MinisbertError as error:
             if error.row is not None:
                 error.row += self.first_row + self.count("rows") + share.start  # the model counts from its first text
@@ -170,12 +165,6 @@ class BlockEncoder:
         self.reports += reports
         self.seconds += max(each.seconds for each in reports)  # the processes work at the same time
         return np.concatenate(parts)
-
-    def prompt_name(self, names: Sequence[str]) -> str | None:
-        """The prompt that the options ask for; if they ask for none, the first of these that the model has."""
-        if self.options["prompt"] is not None or self.options["prompt_name"] is not None:
-            return self.options["prompt_name"]
-        return next((name for name in names if name in self.model.prompts), None)
 
     def count(self, what: str) -> int:
         """How many "rows", "tokens", ... were encoded; the names are those of `EncodeReport`."""
@@ -229,22 +218,25 @@ def answer(
 ) -> None:
     """Print the texts nearest to the queries, duplicates or groups, by vectors computed now or saved earlier."""
     queries = [*(args.query or ()), *(read_queries(args) if args.queries else ())]
-    prompt_names = DOCUMENT_PROMPTS if queries else ()
+    model = encoder.model
+    query_encoder = BlockEncoder(model, model.with_prompt(QUERY_PROMPTS, encoder.options))  # the report counts the texts alone
+    if queries:
+        encoder.options = model.with_prompt(DOCUMENT_PROMPTS, encoder.options)
     saved = None if args.vectors is None else open_vectors(Path(args.vectors))
-    corpus = _computed(encoder, records, prompt_names)
     if saved is not None:
-        corpus = saved_vectors(Path(args.vectors), saved, made_by(encoder, args, prompt_names), records, say)
+        corpus = saved_vectors(Path(args.vectors), saved, made_by(encoder, args), records, say)
+    else:
+        corpus = ((block, encoder([text for text, _ in block])) for block in blocks(records, operator.itemgetter(0)))
     try:
         if args.duplicates is not None:
             print_duplicates(corpus, saved, args.duplicates, args.json, say)
         elif args.groups is not None:
             print_groups(corpus, saved, args.groups, args.json)
         else:
-            query_encoder = BlockEncoder(encoder.model, encoder.options)  # a second one: the report counts the texts alone
-            vectors = query_encoder(list(map(compose, queries)), ("query",))
+            vectors = query_encoder(list(map(compose, queries)))
             if query_encoder.count("not_nfc"):
                 say("note: the query is not in Unicode normal form C (decomposed Hangul): pass --nfc")
-            nearest = Nearest(torch.from_numpy(vectors), args.top_k, encoder.model.similarity_fn_name)
+            nearest = Nearest(torch.from_numpy(vectors), args.top_k, model.similarity_fn_name)
             print_nearest(queries, nearest, corpus, args.json)
     except NonFiniteError as error:
         if saved is None:
@@ -252,30 +244,16 @@ def answer(
         raise NonFiniteError(f"{args.vectors}: {error}; encode the texts again with -o") from None
 
 
-def _computed(encoder: BlockEncoder, records: Iterator[tuple[str, Record]], prompt_names: Sequence[str]) -> Iterator[Block]:
-    """The rows of the input with the vectors of their texts, block by block."""
-    rest: list[Record] = []  # of the rows whose texts are in the next block
-
-    def texts() -> Iterator[str]:
-        for text, others in records:
-            rest.append(others)
-            yield text
-
-    for block in blocks(texts()):
-        yield list(zip(block, rest, strict=True)), encoder(block, prompt_names)
-        rest.clear()
-
-
-def made_by(encoder: BlockEncoder, args: argparse.Namespace, prompt_names: Sequence[str] = ()) -> dict[str, Any]:
+def made_by(encoder: BlockEncoder, args: argparse.Namespace) -> dict[str, Any]:
     """What the vectors depend on, on any machine. It hashes the weights: a second for a model of base size."""
     model, options = encoder.model, encoder.options
     return {
-        "model": Path(args.model or default_model()).name,
+        "model": Path(args.model).name,
         "dtype": args.dtype,
         "weights": model.fingerprint(),
         "folder": hashlib.sha256(repr(model.folder).encode()).hexdigest(),
         "pooling": model.pooling.mode,
-        "prompt": model.prompt_text(options["prompt"], encoder.prompt_name(prompt_names)),
+        "prompt": model.prompt_text(options["prompt"], options["prompt_name"]),
         "normalize": options["normalize_embeddings"],
         "truncate_dim": options["truncate_dim"],
         "max_length": model.max_seq_length,
@@ -306,5 +284,6 @@ def print_why(encoder: BlockEncoder, texts: list[str], width: int) -> None:
         print("\n".join(table_lines(table, shutil.get_terminal_size().columns, colour="NO_COLOR" not in os.environ)))
         return
     names, headings, cells = visible(table, len(table.rows), len(table.columns))
-    for name, row in (("", headings), *((name, [text for text, _ in row]) for name, row in zip(names, cells, strict=True))):
-        print("\t".join(map(printable, [name, *row])))
+    lines = [["", *headings], *([name, *(text for text, _ in row)] for name, row in zip(names, cells, strict=True))]
+    for line in lines:
+        print("\t".join(map(printable, line)))

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import minisbert
-from minisbert.cli.shared import DTYPES, Say, command_parser, exit_code_of, open_closed_streams
+from minisbert.cli.shared import DTYPES, Say, command_parser, exit_code_of, prepare_streams
 from minisbert.errors import InputError
 from minisbert.evaluation import FUNCTIONS, EmbeddingSimilarityEvaluator
 from minisbert.training.examples import read_sts
@@ -22,7 +22,7 @@ MODULE = "python -m minisbert.evaluation"
 
 def main(argv: Sequence[str] | None = None, prog: str = MODULE) -> int:
     """Run the command line; returns the exit code."""
-    open_closed_streams()
+    prepare_streams()
     parser = command_parser(prog, __doc__, "-m minisbert.evaluation")
     parser.add_argument("-m", "--model", required=True, metavar="SOURCE", help="a folder, or owner/name[@revision]")
     parser.add_argument("--data", required=True, type=Path, metavar="FILE", help="scored pairs, such as sts-test.tsv of KorSTS")

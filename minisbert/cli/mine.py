@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import minisbert
-from minisbert.cli.shared import Say, command_parser, default_model, exit_code_of, open_closed_streams
+from minisbert.cli.shared import Say, command_parser, default_model, exit_code_of, prepare_streams
 from minisbert.errors import InputError
 from minisbert.files import replacing
 from minisbert.text.rows import read_texts
@@ -23,7 +23,7 @@ from minisbert.training.examples import read_examples
 
 def main(argv: Sequence[str] | None = None, prog: str = "minisbert mine") -> int:
     """Run the command line; returns the exit code."""
-    open_closed_streams()
+    prepare_streams()
     parser = command_parser(prog, __doc__)
     add = parser.add_argument
     add("--pairs", required=True, type=Path, metavar="FILE", help="pairs, as train.py --train reads them")
@@ -36,6 +36,7 @@ def main(argv: Sequence[str] | None = None, prog: str = "minisbert mine") -> int
     add("--margin", type=float, default=0.95, metavar="M", help="share of the answer's cosine that they may reach (0.95)")
     add("--device", metavar="D", help="cpu, cuda, cuda:1, ... (default: cuda if there is one)")
     add("--local-files-only", action="store_true", help="open no connection")
+    parser.set_defaults(model=default_model())
     args = parser.parse_args(argv)
     say = Say(prog)
     return exit_code_of(lambda: run(args, say), say, str(args.output))
@@ -59,9 +60,7 @@ def run(args: argparse.Namespace, say: Say) -> None:
             corpus = [text for text in read_texts(file, args.corpus, args.text_field) if text.strip()]
     from minisbert.search import mine_hard_negatives  # imports torch, which what is above does without
 
-    model = minisbert.SentenceEncoder.from_pretrained(
-        default_model() if args.model is None else args.model, device=args.device, local_files_only=args.local_files_only
-    )
+    model = minisbert.SentenceEncoder.from_pretrained(args.model, device=args.device, local_files_only=args.local_files_only)
     found = mine_hard_negatives(anchors, positives, corpus, model, num_negatives=args.negatives, margin=args.margin)
     names = ["negative"] if args.negatives == 1 else [f"negative_{number}" for number in range(1, args.negatives + 1)]
     rows = 0

@@ -28,9 +28,7 @@ from minisbert.search.pairs import paraphrase_mining
 from minisbert.storage.vectors import ROWS_AT_ONCE, TextDigest, record_path
 from minisbert.text.rows import Record, read_texts
 
-Block = tuple[
-    Sequence[tuple[str, Record]], npt.NDArray[np.floating]
-]  # texts, what else stands in their rows, and their vectors
+Block = tuple[Sequence[tuple[str, Record]], npt.NDArray[np.floating]]  # rows, a text and what else stands there, and vectors
 PAIRS_OF_A_TEXT, MOST_PAIRS = 100, 500_000
 
 

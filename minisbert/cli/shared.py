@@ -2,6 +2,7 @@
 
 import argparse
 import contextlib
+import io
 import os
 import signal
 import sys
@@ -116,10 +117,13 @@ def _terminate(*_: object) -> None:
     raise Terminated
 
 
-def open_closed_streams() -> None:
-    """Open the null device for an output that the shell has closed (`2>&-`): Python has None there."""
+def prepare_streams() -> None:
+    """Make standard output and error take any text; where the shell has closed one (`2>&-`), Python has None."""
     sys.stdout = sys.stdout or open(os.devnull, "w", encoding="utf-8", errors="replace")
     sys.stderr = sys.stderr or open(os.devnull, "w", encoding="utf-8", errors="replace")
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        # JSON must be UTF-8 whatever the locale says; a terminal shows ? for what it does not know.
+        sys.stdout.reconfigure(encoding=None if sys.stdout.isatty() else "utf-8", errors="replace")
 
 
 def leave(exit_code: int) -> NoReturn:

@@ -10,7 +10,6 @@ those of encode.py.
 """
 
 import argparse
-import io
 import os
 import shutil
 import sys
@@ -22,7 +21,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from minisbert.cli.display import COLOURS, Cell, clip, columns, grid
-from minisbert.cli.shared import Say, command_parser, default_model, exit_code_of, open_closed_streams
+from minisbert.cli.shared import Say, command_parser, default_model, exit_code_of, prepare_streams
 from minisbert.errors import InputError
 from minisbert.files import replacing
 
@@ -39,7 +38,7 @@ SHORTEST_LABEL = 10
 
 def main(argv: Sequence[str] | None = None, prog: str = MODULE) -> int:
     """Run the command line; returns the exit code."""
-    open_closed_streams()
+    prepare_streams()
     parser = command_parser(prog, __doc__, "-m minisbert.tour")
     add = parser.add_argument
     add("texts", nargs="*", metavar="TEXT", help="one or two texts (default: two examples)")
@@ -49,6 +48,7 @@ def main(argv: Sequence[str] | None = None, prog: str = MODULE) -> int:
     add("--no-colour", action="store_true", help="plain text, as without a terminal")
     add("--width", type=int, metavar="N", help="columns to use (default: those of the terminal)")
     add("--html", type=Path, metavar="FILE", help="write a page, FILE.html, instead of printing")
+    parser.set_defaults(model=default_model())
     args = parser.parse_args(argv)
     say = Say("tour" if prog == MODULE else prog)
     return exit_code_of(lambda: run(args, say), say, None if args.html is None else str(args.html))
@@ -69,7 +69,7 @@ def run(args: argparse.Namespace, say: Say) -> None:
 
     torch.set_num_threads(1)  # threads would wait for each other longer than they compute: one sentence is little work
     texts = args.texts or TEXTS
-    model = SentenceEncoder.from_pretrained(default_model() if args.model is None else args.model)
+    model = SentenceEncoder.from_pretrained(args.model)
     steps = tour(model, texts, args.layer, args.head)
     if args.html is not None:
         try:
@@ -80,8 +80,6 @@ def run(args: argparse.Namespace, say: Say) -> None:
             raise
         say(f"{args.html}: {len(steps)} steps")
         return
-    if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(encoding=None if sys.stdout.isatty() else "utf-8", errors="replace")
     colour = sys.stdout.isatty() and "NO_COLOR" not in os.environ and not args.no_colour
     width = args.width or max(LEAST_WIDTH, shutil.get_terminal_size().columns)
     for number, text in enumerate(texts, start=1):

@@ -19,7 +19,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from minisbert.cli.shared import Say, Terminated, command_parser, exit_code_of, open_closed_streams, weights_folder
+from minisbert.cli.shared import Say, Terminated, command_parser, exit_code_of, prepare_streams, weights_folder
 from minisbert.errors import INTERRUPTED_EXIT_CODE, InputError, check_unicode
 from minisbert.training.log import METRICS
 from minisbert.training.plan import add_flags, check_flags, check_number
@@ -57,7 +57,7 @@ class Stop:
 
 def main(argv: Sequence[str] | None = None, prog: str = "train.py") -> int:
     """Run the command line, with flags for the fields of `Plan`; returns the exit code."""
-    open_closed_streams()
+    prepare_streams()
     parser = command_parser(prog, __doc__, "train.py")
     add = parser.add_argument
     add("--list-recipes", action="store_true", help="print the recipes and the KorSTS score each should reach")
