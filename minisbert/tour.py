@@ -48,6 +48,13 @@ class Table:
     shaded: bool = False  # colour cells by their numbers
     sums: bool = False  # show the sums of rows and columns too
 
+    def with_sums(self) -> Numbers:
+        """The numbers and, if they are shown, the sums of columns below them and of rows beside them."""
+        if not self.sums:
+            return self.numbers
+        numbers = np.vstack([self.numbers, self.numbers.sum(0)])
+        return np.hstack([numbers, numbers.sum(1, keepdims=True)])
+
 
 @dataclass(frozen=True)
 class Bars:
@@ -74,8 +81,8 @@ class Recording(TorchFunctionMode):
         super().__init__()
         self.inputs: dict[nn.Module, tuple[Any, ...]] = {}
         self.outputs: dict[nn.Module, Tensor] = {}
-        self.attentions: list[tuple[Tensor, ...]] = []  # of each layer: query, key, value, bias or None, and what came out
-        self.scales: list[float] = []  # of each layer: what query · key is multiplied with
+        # Of each layer: query, key, value, bias or None, what query · key is multiplied with, and what came out.
+        self.attentions: list[tuple[Any, ...]] = []
         hooks = [module.register_forward_hook(self._note) for module in encoder.modules()]
         try:
             with self, torch.enable_grad():  # with gradients a layer takes its plain form, module by module
@@ -92,8 +99,8 @@ class Recording(TorchFunctionMode):
         result = func(*args, **(kwargs or {}))
         if func is F.scaled_dot_product_attention:  # see fast.attention
             query, key, value, bias, _ = args
-            self.attentions.append((query, key, value, bias, result))
-            self.scales.append((kwargs or {}).get("scale") or query.shape[-1] ** -0.5)
+            scale = (kwargs or {}).get("scale") or query.shape[-1] ** -0.5
+            self.attentions.append((query, key, value, bias, scale, result))
         return result
 
 
@@ -176,7 +183,7 @@ def tour(model: SentenceEncoder, texts: Sequence[str], layer: int = 1, head: int
     sentences = [Sentence(model, unicodedata.normalize("NFC", text)) for text in texts]
     first, block = sentences[0], sentences[0].encoder.layers[layer - 1]
     _check_number("head", head, first.recording.attentions[layer - 1][0].shape[1])
-    shown = _head(first, block, layer, head)
+    shown = Head(first, layer, head)
     steps = [
         *_text_to_tokens(model, texts, sentences),
         _embeddings(first),
@@ -247,20 +254,20 @@ def _embeddings(sentence: Sentence) -> Step:
     )
 
 
-@dataclass(frozen=True)
 class Head:
-    """What one head of one layer computed with."""
+    """What one head of one layer, both counted from 1, computed with."""
 
-    attention: Any  # the module that it is in
-    table: Tensor | None  # (R, D), of relative positions, if it has them
-    query: Tensor  # (1, 1, T, K), and so are key, value and what came out
-    key: Tensor
-    value: Tensor
-    bias: Tensor | None  # (1, 1, T, T), added to the scaled scores of the contents
-    mixed: Tensor
-    scale: float
-    number: slice  # of the heads
-    place: str
+    def __init__(self, sentence: Sentence, layer: int, head: int) -> None:
+        block, recording = sentence.encoder.layers[layer - 1], sentence.recording
+        self.place = f"layer {layer}, head {head}"
+        self.attention = block.attention  # the module that it is in
+        self.number = slice(head - 1, head)  # of the heads
+        query, key, value, bias, self.scale, mixed = recording.attentions[layer - 1]
+        self.query, self.key, self.value, self.mixed = (each[:, self.number] for each in (query, key, value, mixed))
+        # (1, 1, T, K) each. The bias, (1, 1, T, T), is added to the scaled scores of the contents.
+        self.bias: Tensor | None = None if bias is None else bias[:, self.number]
+        # (R, D), of relative positions, if it has them.
+        self.table: Tensor | None = recording.inputs[block][2] if isinstance(self.attention, DisentangledAttention) else None
 
     def content_scores(self) -> Tensor:
         """Scaled scores of the contents alone, (1, 1, T, T); see `layers.attention`."""
@@ -284,23 +291,6 @@ class Head:
             plain_position_scores(self.query, self.key, relative_key, None, rows) * self.scale,
             plain_position_scores(self.query, self.key, None, relative_query, rows) * self.scale,
         )
-
-
-def _head(sentence: Sentence, block: Any, layer: int, head: int) -> Head:
-    """Head `head` of layer `layer`, both from 1, as it was recorded."""
-    number = slice(head - 1, head)
-    query, key, value, bias, mixed = (
-        None if each is None else each[:, number] for each in sentence.recording.attentions[layer - 1]
-    )
-    inputs = sentence.recording.inputs[block]
-    return Head(
-        block.attention,
-        inputs[2] if isinstance(block.attention, DisentangledAttention) else None,
-        *(query, key, value, bias, mixed),
-        sentence.recording.scales[layer - 1],
-        number,
-        f"layer {layer}, head {head}",
-    )
 
 
 def _scores(sentence: Sentence, head: Head) -> Step:

@@ -10,6 +10,7 @@ those of encode.py.
 """
 
 import argparse
+import math
 import os
 import shutil
 import sys
@@ -17,8 +18,6 @@ import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
-
-import numpy as np
 
 from minisbert.cli.display import COLOURS, Cell, clip, columns, grid
 from minisbert.cli.shared import Say, command_parser, default_model, exit_code_of, prepare_streams
@@ -120,8 +119,7 @@ def table_lines(table: "Table", width: int, colour: bool) -> list[str]:
 
 def _digits(table: "Table") -> int:
     """The characters of the longest number, sums included."""
-    sums = [table.numbers.sum(), *table.numbers.sum(0), *table.numbers.sum(1)] if table.sums else []
-    return max(len(format(number, table.form)) for number in (*table.numbers.flat, *sums))
+    return max(len(format(number, table.form)) for number in table.with_sums().flat)
 
 
 def visible(table: "Table", most_rows: int, most_columns: int) -> tuple[list[str], list[str], list[list[Cell]]]:
@@ -129,19 +127,15 @@ def visible(table: "Table", most_rows: int, most_columns: int) -> tuple[list[str
 
     Takes the number of rows and of columns that there is room for, at least 3 each, sums not counted.
     """
-    numbers, rows, headings = table.numbers, table.rows, table.columns
-    low, high = numbers.min(), numbers.max()
-    if table.sums:
-        numbers = np.vstack([numbers, numbers.sum(0)])
-        numbers = np.hstack([numbers, numbers.sum(1, keepdims=True)])
-        rows, headings = (*rows, "sum"), (*headings, "sum")
+    numbers, low, high = table.with_sums(), table.numbers.min(), table.numbers.max()
+    rows, headings = (*table.rows, "sum"), (*table.columns, "sum")
 
     def cell(row: int | None, column: int | None) -> Cell:
         if row is None or column is None:
             return "…", None
         number = numbers[row, column]
         is_sum = row == len(table.rows) or column == len(table.columns)
-        coloured = table.shaded and not is_sum and high > low and np.isfinite(number)
+        coloured = table.shaded and not is_sum and high > low and math.isfinite(number)
         text = format(number, table.form)
         if float(text) == 0:
             text = text.removeprefix("-")
