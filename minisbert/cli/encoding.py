@@ -30,7 +30,7 @@ from minisbert.cli.shared import Say
 from minisbert.distributed import gather, is_main_process, join_processes, process_count, share_of_rows
 from minisbert.errors import InputError, MinisbertError, NonFiniteError
 from minisbert.files import write_json
-from minisbert.search.nearest import Nearest
+from minisbert.search.nearest import Nearest, as_tensor
 from minisbert.sentence_encoder import DOCUMENT_PROMPTS, QUERY_PROMPTS, EncodeReport, SentenceEncoder
 from minisbert.storage.vectors import VectorFile, json_line, open_vectors, record_path
 from minisbert.text.rows import Record
@@ -236,7 +236,7 @@ def answer(
             vectors = query_encoder(list(map(compose, queries)))
             if query_encoder.count("not_nfc"):
                 say("note: the query is not in Unicode normal form C (decomposed Hangul): pass --nfc")
-            nearest = Nearest(torch.from_numpy(vectors), args.top_k, model.similarity_fn_name)
+            nearest = Nearest(as_tensor(vectors), args.top_k, model.similarity_fn_name)
             print_nearest(queries, nearest, corpus, args.json)
     except NonFiniteError as error:
         if saved is None:

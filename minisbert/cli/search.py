@@ -23,7 +23,7 @@ from minisbert.cli.shared import Say
 from minisbert.errors import InputError
 from minisbert.files import read_json_object
 from minisbert.search.groups import community_detection
-from minisbert.search.nearest import Nearest, Vectors, blocks
+from minisbert.search.nearest import Nearest, Vectors, as_tensor
 from minisbert.search.pairs import paraphrase_mining
 from minisbert.storage.vectors import ROWS_AT_ONCE, TextDigest, record_path
 from minisbert.text.rows import Record, read_texts
@@ -83,7 +83,7 @@ def print_nearest(queries: Sequence[str], nearest: Nearest, corpus: Iterable[Blo
     kept: dict[int, tuple[str, Record]] = {}
     for records, vectors in corpus:
         first = nearest.seen
-        nearest.add(next(blocks(vectors, max(1, len(records)))))
+        nearest.add(as_tensor(vectors))
         found = nearest.rows[nearest.scores > -math.inf].unique().tolist()
         kept = {row: kept[row] if row < first else records[row - first] for row in found}
     for query, hits in zip(queries, nearest.hits(), strict=True):

@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from minisbert.errors import InputError
-from minisbert.search.nearest import ROUNDING, Vectors, as_rows, blocks, exact_scores, finite_lengths
+from minisbert.search.nearest import ROUNDING, Vectors, as_rows, as_tensor, blocks, exact_scores, finite_lengths
 from minisbert.search.pairs import check_threshold
 
 ROWS_AT_ONCE = 4096  # compared with as many
@@ -74,14 +74,13 @@ def _sizes(embeddings: Vectors, threshold: float, batch_size: int) -> npt.NDArra
     """How many rows, itself included, are alike to each row: (N,). Each pair of blocks is compared once."""
     count = embeddings.shape[0]
     sizes = np.zeros(count, dtype=np.int64)
-    device = embeddings.device if isinstance(embeddings, Tensor) else "cpu"
     for begin in range(0, count, batch_size):
-        rows = _unit(next(blocks(embeddings, batch_size, device, begin)), begin)
-        for other, block in zip(range(begin, count, batch_size), blocks(embeddings, batch_size, device, begin), strict=True):
-            for offset, i, j in _alike(rows, rows if other == begin else _unit(block, other), threshold):
-                sizes[begin : begin + len(rows)] += np.bincount(i + offset, minlength=len(rows))
+        rows = _unit(as_tensor(embeddings[begin : begin + batch_size]), begin)
+        for other, block in zip(range(begin, count, batch_size), blocks(embeddings, batch_size, begin), strict=True):
+            for i, j in _alike(rows, rows if other == begin else _unit(block, other), threshold):
+                sizes[begin : begin + len(rows)] += np.bincount(i.cpu(), minlength=len(rows))
                 if other > begin:
-                    sizes[other : other + len(block)] += np.bincount(j, minlength=len(block))
+                    sizes[other : other + len(block)] += np.bincount(j.cpu(), minlength=len(block))
     return sizes
 
 
@@ -89,28 +88,24 @@ def _members(
     embeddings: Vectors, centres: npt.NDArray[np.int64], threshold: float, batch_size: int, taken: npt.NDArray[np.bool_]
 ) -> list[npt.NDArray[np.int64]]:
     """For each centre the rows that are alike to it and not taken, nearest first."""
-    device = embeddings.device if isinstance(embeddings, Tensor) else "cpu"
-    vectors = torch.cat([next(blocks(embeddings, 1, device, centre, centre + 1)) for centre in centres.tolist()])
+    vectors = torch.cat([as_tensor(embeddings[centre : centre + 1]) for centre in centres.tolist()])
     vectors = F.normalize(vectors, dim=-1)
     found = []
-    for number, block in enumerate(blocks(embeddings, batch_size, device)):
+    for number, block in enumerate(blocks(embeddings, batch_size)):
         begin = number * batch_size
         block = F.normalize(block, dim=-1)
-        for offset, i, j in _alike(vectors, block, threshold):
-            free = ~taken[begin + j]
-            i, j = i[free] + offset, j[free]
-            scores = exact_scores(vectors, block, torch.from_numpy(i).to(device), torch.from_numpy(j).to(device))
-            found.append((i, begin + j, scores.numpy()))
+        free = torch.from_numpy(~taken[begin : begin + len(block)]).to(block.device)
+        for i, j in _alike(vectors, block, threshold):
+            i, j = i[free[j]], j[free[j]]
+            scores = exact_scores(vectors, block, i, j)
+            found.append((i.cpu().numpy(), begin + j.cpu().numpy(), scores.numpy()))
     centre, members, cosine = (np.concatenate(parts) for parts in zip(*found, strict=True))
     members = members[np.lexsort((members, -cosine, centre))]
     return np.split(members, np.bincount(centre, minlength=len(centres)).cumsum()[:-1])
 
 
-def _alike(a: Tensor, b: Tensor, threshold: float) -> Iterator[tuple[int, npt.NDArray[np.int64], npt.NDArray[np.int64]]]:
-    """The pairs of a row of `a` and a row of `b`, vectors of length 1, that are alike: some rows of `a` at a time.
-
-    Yields the number of the first of these rows, and for each pair the row of `a`, counted from it, and the row of `b`.
-    """
+def _alike(a: Tensor, b: Tensor, threshold: float) -> Iterator[tuple[Tensor, Tensor]]:
+    """The pairs of a row of `a` and a row of `b`, vectors of length 1, that are alike: row numbers, some of `a` at a time."""
     at_once = max(1, SCORES_AT_ONCE // max(1, len(b)))
     for offset in range(0, len(a), at_once):
         rows = a[offset : offset + at_once]
@@ -120,7 +115,7 @@ def _alike(a: Tensor, b: Tensor, threshold: float) -> Iterator[tuple[int, npt.ND
         unlike = unsure[(exact_scores(rows, b, i[unsure], j[unsure]) < threshold).to(unsure.device)]
         alike = torch.ones(len(i), dtype=torch.bool, device=i.device)
         alike[unlike] = False
-        yield offset, i[alike].cpu().numpy(), j[alike].cpu().numpy()
+        yield i[alike] + offset, j[alike]
 
 
 def _unit(block: Tensor, first_row: int) -> Tensor:

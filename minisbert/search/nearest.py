@@ -70,8 +70,8 @@ def semantic_search(
     """
     asked, rows = as_rows(queries), as_rows(corpus)
     device = rows.device if isinstance(rows, Tensor) else asked.device if isinstance(asked, Tensor) else "cpu"
-    nearest = Nearest(next(blocks(asked, max(1, asked.shape[0]), device)), top_k, function)
-    for block in blocks(rows, corpus_chunk_size, device):
+    nearest = Nearest(as_tensor(asked[:], device), top_k, function)
+    for block in blocks(rows, corpus_chunk_size, device=device):
         nearest.add(block)
     return nearest.hits()
 
@@ -145,10 +145,9 @@ class Nearest:
             candidates &= scores >= scores.topk(self.top_k).values[:, -1:] - 2 * error
             if np.count_nonzero(candidates.cpu().numpy()) > most * len(scores):
                 # Many rows are alike: the first half of them may show that the second is not needed.
-                for half, offset in zip(
-                    scores.tensor_split(2, dim=1), (0, scores.shape[1] // 2 + scores.shape[1] % 2), strict=True
-                ):
-                    self._choose(part, block[offset : offset + half.shape[1]], half, error, first_row + offset)
+                middle = scores.shape[1] // 2
+                for half in (slice(0, middle), slice(middle, None)):
+                    self._choose(part, block[half], scores[:, half], error, first_row + half.start)
                 return
         query, row = candidates.nonzero(as_tuple=True)
         exact = exact_scores(self.queries[part], block, query, row, self.function)  # (pairs,)
@@ -195,18 +194,21 @@ def as_rows(vectors: npt.ArrayLike | Vectors) -> Any:
     return found
 
 
-def blocks(vectors: Vectors, rows: int, device: Any = "cpu", begin: int = 0, end: int | None = None) -> Iterator[Tensor]:
-    """The rows from `begin` on, so many at a time, as float32 on the device; no vectors are one block without rows."""
+def blocks(vectors: Vectors, rows: int, begin: int = 0, device: Any = None) -> Iterator[Tensor]:
+    """The rows from `begin` on, so many at a time, see `as_tensor`; no vectors are one block without rows."""
     if rows < 1:
         raise InputError(f"at least 1 row must be compared at a time, found {rows}")
-    end = vectors.shape[0] if end is None else min(end, vectors.shape[0])
-    for first in range(begin, max(end, begin + 1), rows):
-        block = vectors[first : min(first + rows, end)]
-        if not isinstance(block, Tensor):
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # torch warns of writing to an array that is read-only, which nobody does
-                block = torch.from_numpy(np.ascontiguousarray(block, dtype=np.float32))
-        yield block.detach().to(device, torch.float32)
+    for first in range(begin, max(vectors.shape[0], begin + 1), rows):
+        yield as_tensor(vectors[first : first + rows], device)
+
+
+def as_tensor(rows: npt.NDArray[Any] | Tensor, device: Any = None) -> Tensor:
+    """Rows (n, D) as float32, on this device; None = where they are."""
+    if not isinstance(rows, Tensor):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # torch warns of writing to an array that is read-only, which nobody does
+            rows = torch.from_numpy(np.ascontiguousarray(rows, dtype=np.float32))
+    return rows.detach().to(device, torch.float32)
 
 
 def finite_lengths(vectors: Tensor, what: str, first_row: int = 0) -> Tensor:

@@ -11,11 +11,8 @@ sentence-transformers 6.2.0, `util.mine_hard_negatives`.
 from collections.abc import Sequence
 from typing import Any, Protocol
 
-import numpy as np
-import torch
-
 from minisbert.errors import InputError
-from minisbert.search.nearest import ROWS_AT_ONCE, Nearest, blocks
+from minisbert.search.nearest import ROWS_AT_ONCE, Nearest, as_tensor, blocks
 from minisbert.similarity import similarity_pairwise
 
 
@@ -72,7 +69,7 @@ def mine_hard_negatives(
         part = slice(begin, begin + ROWS_AT_ONCE)
         not_wanted = [known[_key(anchor)] for anchor in anchors[part]]
         enough = num_negatives + max(map(len, not_wanted))
-        nearest = Nearest(torch.from_numpy(np.ascontiguousarray(anchor_vectors[part])), enough, at_most=ceiling[part])
+        nearest = Nearest(as_tensor(anchor_vectors[part]), enough, at_most=ceiling[part])
         for block in blocks(vectors, ROWS_AT_ONCE):
             nearest.add(block)
         for hits, keys in zip(nearest.hits(), not_wanted, strict=True):

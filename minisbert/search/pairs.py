@@ -5,10 +5,9 @@ Checked against sentence-transformers 6.2.0, `util.paraphrase_mining_embeddings`
 
 import numpy as np
 import numpy.typing as npt
-from torch import Tensor
 
 from minisbert.errors import InputError
-from minisbert.search.nearest import ROWS_AT_ONCE, Nearest, Vectors, as_rows, blocks
+from minisbert.search.nearest import ROWS_AT_ONCE, Nearest, Vectors, as_rows, as_tensor, blocks
 
 
 def paraphrase_mining(
@@ -44,12 +43,11 @@ def paraphrase_mining(
     check_threshold(threshold)
     vectors = as_rows(embeddings)
     count = vectors.shape[0]
-    device = vectors.device if isinstance(vectors, Tensor) else "cpu"
     keys, scores = np.empty(0, dtype=np.int64), np.empty(0, dtype=np.float32)  # a pair is known by i * N + j
     for begin in range(0, count, ROWS_AT_ONCE):
-        queries = next(blocks(vectors, ROWS_AT_ONCE, device, begin))
+        queries = as_tensor(vectors[begin : begin + ROWS_AT_ONCE])
         nearest = Nearest(queries, top_k + 1, at_least=threshold)  # one more: each row is its own nearest
-        for block in blocks(vectors, corpus_chunk_size, device):
+        for block in blocks(vectors, corpus_chunk_size):
             nearest.add(block)
         rows = nearest.rows.numpy()
         own = np.arange(begin, begin + len(rows))[:, None]
