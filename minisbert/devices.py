@@ -16,19 +16,12 @@ Rows = npt.NDArray[np.int64]
 
 
 def usable_device(device: str | torch.device | None) -> torch.device:
-    """The device to compute on, tried out with one number.
-
-    Args:
-        device: None = "cuda" if there is one, else "cpu".
-
-    Raises:
-        InputError: it does not work; torch itself raises many kinds of error for that.
-    """
+    """The device, None = "cuda" if there is one, else "cpu"; an InputError if it cannot keep one number."""
     if device is None:
         device = "cuda" if torch.cuda.is_available() else "cpu"
     try:
         torch.zeros(1, device=device).cpu()
-    except (RuntimeError, AssertionError, ImportError) as error:
+    except (RuntimeError, AssertionError, ImportError) as error:  # torch has many ways to say it
         reason = str(error).partition("\n")[0]
         raise InputError(f"device {str(device)!r} cannot be used: {reason:.100}; try cpu or cuda") from None
     return torch.device(device)
@@ -53,17 +46,9 @@ def is_out_of_memory(error: Exception) -> bool:
 
 
 def halved_when_full(compute: Callable[[Rows], Tensor], batches: Sequence[Rows]) -> Iterator[tuple[Rows, Tensor]]:
-    """Compute batch by batch. One that does not fit into the memory is halved until it does.
+    """Compute batch by batch and yield the rows of each, (B,), with what comes out.
 
-    Args:
-        compute: takes the indices of the rows of a batch and gives their outputs.
-        batches: the indices of the rows of each, (B,).
-
-    Yields:
-        The rows of a batch and their outputs.
-
-    Raises:
-        InputError: the memory does not suffice for one row alone; the error names it.
+    A batch that does not fit into the memory is halved until it does. If one row alone does not, an InputError names it.
     """
     todo = list(reversed(batches))  # the next one is at the end
     halved = False

@@ -116,15 +116,9 @@ _LOADING = {
 
 
 def check_settings(settings: Mapping[str, Any], where: object, file: str) -> None:
-    """Look each key of a settings file up in the tables.
+    """Look each key of the settings up in the tables of a file, "tokenizer_config.json" for example; `where` they are is said.
 
-    Args:
-        settings: the parsed file.
-        where: its path, for the message.
-        file: which tables: "tokenizer_config.json" for example.
-
-    Raises:
-        ModelError: a key has a value that would change the vectors in a way that is not supported.
+    A value that would change the vectors in a way that is not supported is a ModelError.
     """
     unknown = []
     for key, value in settings.items():
@@ -142,11 +136,7 @@ def check_settings(settings: Mapping[str, Any], where: object, file: str) -> Non
 
 
 def nested_settings(settings: Mapping[str, Any], where: object, *names: str) -> dict[str, Any]:
-    """What a settings file holds under the first of these names, which all mean the same; {} if nothing.
-
-    Raises:
-        ModelError: it is no object {...}.
-    """
+    """What a settings file holds under the first of these names, which all mean the same; ModelError if it is no object."""
     value: Any = next((settings[name] for name in names if settings.get(name) is not None), {})
     if not isinstance(value, dict):
         raise ModelError(f"{where}: {names[0]} must be an object {{...}}, found {value!r:.50}")

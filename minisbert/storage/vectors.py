@@ -33,7 +33,6 @@ TENSOR_NAME = "embeddings"  # of the one array in .npz and .safetensors
 SCALE_NAME = "scale"  # of the numbers that the columns of int8 are multiplied with
 DTYPES = {"float32": ("<f4", "F32"), "float16": ("<f2", "F16"), "int8": ("|i1", "I8")}  # as .npy and .safetensors write them
 ROWS_AT_ONCE = 16384  # that are converted at a time
-LONGEST_HEADER = 1 << 20  # bytes
 HEADER_LENGTH = 128  # bytes; a multiple of 64, as .npy asks for, with room for any shape
 
 
@@ -258,11 +257,11 @@ class Int8Vectors:
 def open_vectors(path: Path) -> Any:
     """The vectors of a file (N, D), for `minisbert.search`: mapped from .npy and .safetensors, read from .npz and .jsonl.
 
-    Raises:
-        InputError: it holds no vectors.
-        OSError: it cannot be read.
+    If it holds none, that is an InputError.
     """
     import numpy as np
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
 
     scale, form = None, path.suffix.lower()
     with path.open("rb") as file:
@@ -276,18 +275,9 @@ def open_vectors(path: Path) -> Any:
                     vectors = arrays[TENSOR_NAME]
                     scale = arrays[SCALE_NAME] if vectors.dtype == np.int8 else None
             elif form == ".safetensors":
-                length = int.from_bytes(file.read(8), "little")
-                tensors = json.loads(file.read(min(length, LONGEST_HEADER)))
-                numpy_names = {name: numpy_name for numpy_name, name in DTYPES.values()}
-                arrays = {
-                    name: np.memmap(
-                        path, numpy_names[each["dtype"]], "r", 8 + length + each["data_offsets"][0], tuple(each["shape"])
-                    )
-                    for name, each in tensors.items()
-                    if name in (TENSOR_NAME, SCALE_NAME) and all(each["shape"])
-                }
-                vectors = arrays.get(TENSOR_NAME, np.empty((0, 1), np.float32))
-                scale = arrays[SCALE_NAME] if vectors.dtype == np.int8 else None
+                tensors = load_file(path)
+                vectors = tensors[TENSOR_NAME].numpy()
+                scale = tensors[SCALE_NAME].numpy() if vectors.dtype == np.int8 else None
             elif form == ".jsonl":
                 vectors = np.array([json.loads(line)["embedding"] for line in file], dtype=np.float32)
                 vectors = vectors if vectors.size else vectors.reshape(0, 1)
@@ -297,6 +287,6 @@ def open_vectors(path: Path) -> Any:
                 raise ValueError(f"found {vectors.dtype} {vectors.shape}, expected numbers (rows, columns)")
             if scale is not None and scale.shape != vectors.shape[1:]:
                 raise ValueError("the scales of its columns are missing")
-        except (ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile) as error:
+        except (ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile, SafetensorError) as error:
             raise InputError(f"{path}: no file of vectors: {one_line(error)}") from None
     return vectors if scale is None else Int8Vectors(vectors, np.asarray(scale))

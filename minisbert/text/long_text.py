@@ -32,13 +32,8 @@ def encode_starts(backend: Tokenizer, texts: Sequence[str], max_seq_length: int)
     The start of a text has the first tokens of the whole if it has as many more as a word can have. If it has not, a
     start that is eight times as long is tried.
 
-    Args:
-        backend: cuts what it tokenizes to `max_seq_length` tokens.
-        texts: N texts.
-        max_seq_length: special tokens included.
-
-    Returns:
-        For each text what the package makes of the whole of it: the ids, and in `overflowing` whether it was cut.
+    Returns what the backend, which cuts to `max_seq_length` tokens, makes of the whole of each text: the ids, and in
+    `overflowing` whether it was cut.
     """
     longest = longest_word(backend)
     if longest is None:
