@@ -51,9 +51,7 @@ def choose_columns(names: Iterable[str], where: str) -> Columns:
     anchor = Question, positive = answer, label = score / 5; left out: (no name)
     """
     roles = {name: role_of(name) for name in names}
-    if (
-        "labels.label" in roles and "labels.real-label" in roles
-    ):  # KLUE has the score twice; its benchmark takes the rounded one
+    if {"labels.label", "labels.real-label"} <= roles.keys():  # KLUE has the score twice; its benchmark takes the rounded one
         roles["labels.real-label"] = "left out"
     by_role = {role: [name for name in roles if roles[name] == role] for role in (*ROLES, "")}
     for same in (by_role["anchor"], by_role["positive"], by_role["score"] + by_role["label"], by_role["relation"]):

@@ -26,11 +26,7 @@ TIMEOUT = 30.0  # seconds without a byte
 ATTEMPTS = 5
 PAUSE = 1.0  # seconds after the first failure, twice as long after each further one
 BLOCK = 1 << 16  # bytes
-# fmt: off
-BROKEN_CONNECTION = (
-    urllib.error.URLError, http.client.HTTPException, ssl.SSLError, TimeoutError, ConnectionError, EOFError,
-)
-# fmt: on
+BROKEN_CONNECTION = (urllib.error.URLError, http.client.HTTPException, ssl.SSLError, TimeoutError, ConnectionError, EOFError)
 
 
 class CorpusFile(NamedTuple):
@@ -65,11 +61,7 @@ def load_nli(folder: Path, seed: int, on_bad_row: BadRow | None) -> tuple[list[E
     """KorNLI triplets, and the files they come from; see `examples.nli_triplets`.
 
     Unless both large training files are there, the small development and test files of KorNLI are taken, with a warning:
-    enough to try a recipe, not to reproduce a model.
-
-    Raises:
-        InputError: a row is bad, or there are no files of KorNLI.
-        OSError: a file cannot be read.
+    enough to try a recipe, not to reproduce a model. If there are none, that is an InputError.
     """
     paths = [folder / file.path for file in NLI_TRAIN]
     if missing := ", ".join(path.name for path in paths if not path.exists()):
@@ -84,17 +76,10 @@ def load_nli(folder: Path, seed: int, on_bad_row: BadRow | None) -> tuple[list[E
 def download(
     files: Sequence[CorpusFile], folder: Path, on_bytes: Callable[[str, int, int], None], repository: str = REPOSITORY
 ) -> None:
-    """Fetch what is not in `folder` yet.
+    """Fetch what is not in `folder` yet; a HubError if a file cannot be had, or is not the one that git knows.
 
-    Args:
-        files: what is wanted.
-        folder: created if need be.
-        on_bytes: gets a file's path, the bytes there are and the bytes there will be (0 if not known).
-        repository: the address before the commit.
-
-    Raises:
-        HubError: a file cannot be had, or is not the one that git knows.
-        OSError: the folder cannot be written to.
+    `on_bytes` gets a file's path, the bytes there are and the bytes there will be (0 if not known); `repository` is the
+    address before the commit.
     """
     for file in files:
         target = folder / file.path

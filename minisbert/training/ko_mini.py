@@ -54,9 +54,7 @@ SAME_MEANING = 0.8  # KorSTS pairs with at least this label also serve as pairs 
 def load_examples(folder: Path, task: str, seed: int) -> tuple[list[Example], list[Path]]:
     """The examples of a task, "pairs" (two texts that mean the same) or "sts" (scored pairs), and their files.
 
-    Raises:
-        InputError: a file is not as it was when this recipe was made.
-        OSError: a file cannot be read.
+    If a file is not as it was when this recipe was made, that is an InputError.
     """
     nli_files = [folder / "kor-nlu-datasets" / file.path for file in corpora.NLI_SMALL]
     klue_file = folder / "klue" / "klue-nli-v1.1_dev.json"

@@ -59,10 +59,8 @@ def save_state(
 ) -> None:
     """Write the training state after `step` steps into `folder`, and remove all others except the one before it.
 
-    `state` is what is needed beside parameters and moments, as JSON.
-
-    Raises:
-        OSError: it cannot be written; those that were there before are left as they were.
+    `state` is what is needed beside parameters and moments, as JSON. If it cannot be written, which is an OSError, those that
+    were there before are left as they were.
     """
     target, temporary = folder / f"step-{step:08}", folder / ".part"
     names = {id(parameter): name for name, parameter in model.named_parameters()}
@@ -103,14 +101,8 @@ def load_state(
 ) -> dict[str, Any] | None:
     """Take up the last training state in `folder` that is whole; a damaged one is passed over with a warning.
 
-    Args:
-        folder: as for `save_state`.
-        model: gets the parameters.
-        optimizers: get the moments.
-        run: what the state must say under "run", see `run_settings`.
-
-    Returns:
-        What was given as `state` to `save_state`, and "step"; None if there is none.
+    Returns what was given as `state` to `save_state`, and "step"; None if there is none. It must say `run` under "run", see
+    `run_settings`.
 
     Raises:
         ModelError: there are training states, but all are damaged.
