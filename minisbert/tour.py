@@ -163,17 +163,11 @@ def why_alike(first: Sentence, second: Sentence, width: int | None = None) -> Ta
 def tour(model: SentenceEncoder, texts: Sequence[str], layer: int = 1, head: int = 1) -> list[Step]:
     """Follow a text through a model, and with a second one ask why they are alike and train a copy of the model on them.
 
-    Args:
-        model: any; it is left in evaluation mode and not changed.
-        texts: one or two.
-        layer: whose inside is shown, from 1.
-        head: of its attention, from 1.
-
-    Returns:
-        The steps in the order of the book.
+    The inside of one layer is shown, and one head of its attention, both counted from 1. The model is left in evaluation mode
+    and not changed. The steps come in the order of the book.
 
     Raises:
-        InputError: there are more or fewer texts, one is not valid Unicode, or the model has no such layer or head.
+        InputError: there are not one or two texts, one is not valid Unicode, or the model has no such layer or head.
         NonFiniteError: the loss of the training step, or its gradient, is NaN or infinite.
     """
     if not 1 <= len(texts) <= 2:
@@ -269,10 +263,6 @@ class Head:
         # (R, D), of relative positions, if it has them.
         self.table: Tensor | None = recording.inputs[block][2] if isinstance(self.attention, DisentangledAttention) else None
 
-    def content_scores(self) -> Tensor:
-        """Scaled scores of the contents alone, (1, 1, T, T); see `layers.attention`."""
-        return self.query @ self.key.transpose(-1, -2) * self.scale
-
     def weights(self) -> Tensor:
         """The weights of the mixture, (1, 1, T, T): with the unit matrix for values, they are what comes out."""
         T = self.query.shape[-2]
@@ -300,7 +290,8 @@ def _scores(sentence: Sentence, head: Head) -> Step:
         T = len(sentence.names)
         return Table(title, sentence.names, sentence.names, _numbers(numbers).reshape(T, T), form, shaded=True)
 
-    content, K = head.content_scores(), head.query.shape[-1]
+    K = head.query.shape[-1]
+    content = head.query @ head.key.transpose(-1, -2) * head.scale  # (1, 1, T, T), see `layers.attention`
     scores = content if head.bias is None else content + head.bias
     if head.table is None:
         where, terms, grids = _where(layers.attention), "query · key", [grid("scores", scores)]

@@ -56,16 +56,10 @@ def read_examples(path: Path, on_bad_row: BadRow | None = None, on_columns: OnCo
     """Read pairs to train on, perhaps with wrong answers: any form of rows.py with names, KorSTS and KLUE files among them.
 
     Columns are used for what they are called, see columns.py. The label of an example is that in a column "label" (the cosine
-    that the two texts shall have, -1 to 1), or a fifth of that in a column "score" (0 to 5, as in KorSTS), or None.
+    that the two texts shall have, -1 to 1), or a fifth of that in a column "score" (0 to 5, as in KorSTS), or None. If the
+    columns do not fit, or a row is bad and there is no `BadRow`, that is an InputError with file:line.
 
-    Args:
-        path: its ending says the form.
-        on_bad_row: see `BadRow`.
-        on_columns: gets the path and what was understood, such as "anchor = question, positive = answer".
-
-    Raises:
-        InputError: the columns do not fit, or a row is bad; the message gives file:line.
-        OSError: the file cannot be read.
+    `on_columns` gets the path and what was understood, such as "anchor = question, positive = answer".
     """
     columns, examples = _read(path, on_bad_row, on_columns)
     if columns.score is not None and all((example.label or 0.0) * LARGEST_SCORE <= 1 for example in examples):
@@ -81,8 +75,8 @@ def read_sts(
     columns, examples = _read(path, on_bad_row, on_columns)
     if len(columns.texts) > 2 or (columns.score is None and columns.label is None):
         raise InputError(f"{path}: found {columns}; expected two texts and a score (0 to 5) or label (-1 to 1)")
-    labels = [0.0 if example.label is None else example.label for example in examples]
-    return [example.texts[0] for example in examples], [example.texts[1] for example in examples], labels
+    pairs = [example.texts for example in examples]
+    return [first for first, _ in pairs], [second for _, second in pairs], [example.label or 0.0 for example in examples]
 
 
 def _read(path: Path, on_bad_row: BadRow | None, on_columns: OnColumns | None) -> tuple[Columns, list[Example]]:
@@ -102,25 +96,18 @@ def _read(path: Path, on_bad_row: BadRow | None, on_columns: OnColumns | None) -
             examples.append(Example(tuple(_filled(row, name, where) for name in columns.texts), label))
     if columns is None or not examples:
         raise InputError(f"{path}: no examples in it")
-    for name, texts in zip(columns.texts, zip(*(example.texts for example in examples), strict=True), strict=True):
-        if all(re.fullmatch(r"[\d\s.,:+-]+", text) for text in texts):
-            raise InputError(
-                f"{path}: the column {name!r:.60} holds numbers, no texts; leave it out, or call it score or label"
-            )
+    for number, name in enumerate(columns.texts):
+        if all(re.fullmatch(r"[\d\s.,:+-]+", example.texts[number]) for example in examples):
+            advice = "leave it out, or call it score or label"
+            raise InputError(f"{path}: the column {name!r:.60} holds numbers, no texts; {advice}")
     if on_columns is not None:
         on_columns(path, str(columns))
     return columns, examples
 
 
 def read_nli(path: Path, on_bad_row: BadRow | None = None) -> list[tuple[str, str, str]]:
-    """Read a file of KorNLI or KLUE: premise, hypothesis and label (entailment, neutral or contradiction) of each pair.
-
-    Raises:
-        InputError: a line lacks a column or a text, or has another label; the message gives file:line.
-        OSError: the file cannot be read.
-    """
-    pairs = []
-    columns = None
+    """Read a file of KorNLI or KLUE: premise, hypothesis and label, one of `NLI_LABELS`, of each pair."""
+    pairs, columns = [], None
     for where, row in read_table(path, on_bad_row, quotes_are_text=True):
         columns = columns or choose_columns(row, str(path))
         if columns.relation is None or len(columns.texts) != 2:
@@ -147,11 +134,8 @@ def nli_triplets(pairs: Iterable[tuple[str, str, str]], seed: int) -> list[Examp
 
     Both directions of every pair are entered under their first sentence. Each sentence that has at least one entailment and
     one contradiction gives two triplets: (sentence, entailed, contradicted) and (entailed, sentence, contradicted), each
-    text drawn at random among those entered.
-
-    Args:
-        pairs: premise, hypothesis, label.
-        seed: of the draws. The published models were trained with draws from an unordered set, which no seed repeats.
+    text drawn at random among those entered. (The published models were trained with draws from an unordered set, which no
+    seed repeats.)
 
     >>> nli_triplets([("개가 뛴다", "동물이 움직인다", "entailment"), ("개가 뛴다", "개가 잔다", "contradiction")], seed=0)
     [Example(texts=('개가 뛴다', '동물이 움직인다', '개가 잔다'), label=None), \
