@@ -174,35 +174,29 @@ class BlockEncoder:
 def write_vectors(encoder: BlockEncoder, texts: Iterator[str], args: argparse.Namespace, say: Say) -> None:
     """Encode a stream of texts into a file, which appears when it is complete."""
     model = encoder.model
-
-    @functools.cache
-    def run() -> dict[str, Any]:
-        """All that the last bit of the vectors depends on."""
-        at_once = [
-            ROWS_AT_ONCE,
-            CHARACTERS_AT_ONCE,
-            encoder.options["max_tokens_per_batch"],
-            *devices.batch_budget(model.device, model.dtype),
-        ]
-        return {**made_by(encoder, args), "device": model.device.type, "at_once": at_once, "compile": args.compile}
-
+    budget = devices.batch_budget(model.device, model.dtype)
     output = VectorFile(Path(args.output), args.precision)
     try:
+        run = {  # all that the last bit of the vectors depends on
+            **made_by(encoder, args),
+            "device": model.device.type,
+            "at_once": [ROWS_AT_ONCE, CHARACTERS_AT_ONCE, args.batch_tokens, *budget],
+            "compile": args.compile,
+        }
         if args.resume:
-            encoder.first_row = output.resume(run(), texts)
+            encoder.first_row = output.resume(run, texts)
         for block in blocks(texts):
             output.append(block, encoder(block))
             # A block that is not full is the last one: nothing is left to resume. Several processes do not resume.
             full = len(block) == ROWS_AT_ONCE or sum(map(len, block)) >= CHARACTERS_AT_ONCE
             if full and process_count() == 1:
-                output.note(run())
+                output.note(run)
         width = model.encode([], **encoder.options).shape[1]  # checks the options, texts or not
         record_path(output.path).unlink(missing_ok=True)  # of vectors that were here before
         output.finish(width)
         versions = {"minisbert": minisbert.__version__, "torch": torch.__version__}
         of_file = {"precision": args.precision, "rows": output.rows, "texts": output.texts.hexdigest()}
-        record = {**run(), **of_file, "versions": versions}
-        write_json(record_path(output.path), record)
+        write_json(record_path(output.path), {**run, **of_file, "versions": versions})
     except BaseException:
         if kept := output.close():
             say(f"note: {kept} rows are kept beside {args.output}; --resume goes on from there")
