@@ -228,8 +228,7 @@ def _open_shards(path: Path) -> dict[str, StoredTensor]:
             if name in stored:
                 raise ModelError(f"{path}: the tensor {_some([name])} is in two files")
             stored[name] = tensor
-    strays = [name for name, file in files.items() if name not in stored or stored[name].file.name != file]
-    strays += [name for name in stored if name not in files]
+    strays = [name for name in files | stored if name not in stored or stored[name].file.name != files.get(name)]
     if strays:
         raise ModelError(f"{path}: index and files disagree about {_some(strays)}")
     return stored

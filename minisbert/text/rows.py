@@ -261,7 +261,8 @@ def _json_records(lines: Iterator[str], name: str, on_bad_row: BadRow | None) ->
         values = _parse("\n".join([first, *lines]), name)
         items: Iterator[tuple[str, Any]] = ((f"{name}: record {n}", value) for n, value in enumerate(values, start=1))
     else:
-        items = ((f"{name}:{n}", line) for n, line in enumerate(itertools.chain([first] if first else [], lines), start=1))
+        numbered = enumerate(itertools.chain([first], lines), start=1)
+        items = ((f"{name}:{n}", line) for n, line in numbered if line or n > 1)
     for where, value in items:
         with bad_row_goes_to(on_bad_row):
             record = _parse(value, where) if isinstance(value, str) else value

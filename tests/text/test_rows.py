@@ -82,6 +82,7 @@ def test_csv_knows_quoting():
         ("a.jsonl", '{"Text": "밥"}', "a.jsonl:1: no field 'text'; choose with --text-field one of: Text"),
         ("a.json", '{"text": {"0": "밥"}}', "a.json:1: no field 'text'; choose with --text-field one of: text.0"),
         ("a.jsonl", '{"text": 7}', "a.jsonl:1: the field 'text' is not a text but int"),
+        ("a.jsonl", '\n{"text": 7}', "a.jsonl:2: the field 'text' is not a text but int"),
         ("a.jsonl", '{"text": "\\udc00"}', "a.jsonl:1: the field 'text': character 1 is no Unicode character"),
         ("a.tsv", "id\tsentence\n1\t밥", "a.tsv:2: no field 'text'; choose with --text-field one of: id, sentence"),
         ("a.tsv", "id\ttext\n1\t밥\n2\n", "a.tsv:3: 1 columns, expected 2"),
