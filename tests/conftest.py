@@ -10,7 +10,14 @@ import torch
 torch.set_num_threads(1)
 
 # Helpers that import the reference libraries; they hold no tests, and need not be there for the tests that do.
-collect_ignore = ["golden/record.py", "parity/reference.py", "parity/reference_training.py", "benchmarks", "clients/snippets"]
+collect_ignore = [
+    "golden/record.py",
+    "parity/reference.py",
+    "parity/reference_training.py",
+    "parity/settings_fuzz.py",
+    "benchmarks",
+    "clients/snippets",
+]
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
