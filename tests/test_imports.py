@@ -16,7 +16,8 @@ FLOORS = """
     encode train
     cli
     tour
-    training search
+    training
+    search
     sentence_encoder
     text storage distributed
     models files devices evaluation

@@ -19,7 +19,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from minisbert.cli.shared import Say, Terminated, command_parser, exit_code_of, prepare_streams, weights_folder
+from minisbert.cli.shared import Say, Terminated, command_parser, default_model, exit_code_of, prepare_streams, weights_folder
 from minisbert.errors import INTERRUPTED_EXIT_CODE, InputError, check_unicode
 from minisbert.training.log import METRICS
 from minisbert.training.plan import add_flags, check_flags, check_number
@@ -65,10 +65,15 @@ def main(argv: Sequence[str] | None = None, prog: str = "train.py") -> int:
     add("--data", type=Path, metavar="DIR", help="folder with KorNLI and KorSTS (default: download them)")
     add("--train", type=Path, metavar="FILE", help="your own pairs or triplets: .tsv, .csv, .jsonl or .json")
     add("--loss", choices=("cosine", "mnrl"), help="cosine: reach each pair's label; mnrl: find the right text")
-    add("-m", "--model", metavar="SOURCE", help="what to start from: a folder, or owner/name[@revision]")
+    add("-m", "--model", metavar="SOURCE", help="what to start from: a folder, or owner/name[@revision] (for --train: ko-mini)")
     add("-o", "--output", type=Path, metavar="DIR", help="folder for the model")
-    add("--dev", type=Path, metavar="FILE", help="scored pairs, such as KorSTS or KLUE, to pick the best model by")
-    add("--test", type=Path, metavar="FILE", help="pairs for the final score (a recipe has KorSTS for both)")
+    add(
+        "--dev",
+        type=Path,
+        metavar="FILE",
+        help="to pick the best model by: scored pairs, pairs as for --train, or texts with a class",
+    )
+    add("--test", type=Path, metavar="FILE", help="to measure before and after, likewise (default: --dev; a recipe has KorSTS)")
     add(BATCH_FLAGS["own"], type=int, metavar="N", help="of your own data (default: 16)")
     add(BATCH_FLAGS["nli"], type=int, metavar="N", help="of a recipe's ranking data")
     add(BATCH_FLAGS["sts"], type=int, metavar="N", help="of a recipe's scored pairs")
@@ -120,10 +125,10 @@ def choose_recipe(args: argparse.Namespace) -> Recipe:
         recipe = RECIPES[args.recipe]
     elif args.train is None:
         raise InputError("give --recipe NAME (see --list-recipes) or --train FILE")
-    elif args.loss is None or args.model is None:
-        raise InputError("--train needs --loss and --model")
+    elif args.loss is None:
+        raise InputError("--train needs --loss")
     else:
-        recipe = own_recipe(args.model, args.loss)
+        recipe = own_recipe(args.model or str(default_model()), args.loss)
     data = {task.data for task in recipe.tasks}
     owns_data = "own" in data
     if owns_data != (args.train is not None):

@@ -14,7 +14,7 @@ from minisbert.cli.train import Stop
 from minisbert.devices import usable_device
 from minisbert.distributed import is_main_process, join_processes
 from minisbert.errors import TERMINATED_EXIT_CODE, HubError, InputError
-from minisbert.evaluation import EmbeddingSimilarityEvaluator
+from minisbert.evaluation import Evaluator, shown_scores
 from minisbert.files import read_json_object, replacing, write_json
 from minisbert.models.fast import EMULATES_BFLOAT16
 from minisbert.progress import ProgressBar, progress_bar
@@ -52,9 +52,13 @@ def train(args: argparse.Namespace, recipe: Recipe, output: Path, stop: Stop, sa
             say(note)
         if args.push is not None and is_main_process():
             prepare(args.push, private=True)  # now: who has no right to upload should not learn it after hours
-        start = time.time()
+        evaluator, before = test or dev, {}
         if is_main_process():
             (output / RECORD).unlink(missing_ok=True)  # of an earlier run: it says that a run is finished
+            if evaluator is not None:
+                before = evaluator(model)
+                say(f"before training, {evaluator.name}: {shown_scores(evaluator, before)}")
+        start = time.time()
         stop.training = True
         try:
             with progress_bar(None, False if args.quiet or not is_main_process() else None, unit="step", leave=True) as bar:
@@ -66,7 +70,7 @@ def train(args: argparse.Namespace, recipe: Recipe, output: Path, stop: Stop, sa
         finally:
             stop.training = False
         if is_main_process():
-            finish(args, output, recipe, sets, test, time.time() - start, say)
+            finish(args, output, recipe, sets, evaluator, before, time.time() - start, say)
             if args.push is not None:
                 push(output, args.push, say)
     return 0
@@ -91,13 +95,13 @@ def starting_model(recipe: Recipe, examples: ExamplesByTask, device: torch.devic
     return model
 
 
-def show_step(bar: ProgressBar, dev: EmbeddingSimilarityEvaluator | None, say: Say, report: StepReport) -> None:
+def show_step(bar: ProgressBar, dev: Evaluator | None, say: Say, report: StepReport) -> None:
     """Show losses, learning rate and speed after the bar, and the score of an evaluation above it."""
     losses = " ".join(f"{name} {value:.4f}" for name, value in report.losses.items())
     after = f"{losses} lr {report.learning_rate:.1e} {report.tokens / report.seconds:.0f} tokens/s"
     bar.move_to(report.step, total=report.total_steps, after=after)
     if dev is not None and report.evaluation is not None:
-        say(f"step {report.step}: {_scores(report.evaluation, dev)}")
+        say(f"step {report.step}: {shown_scores(dev, report.evaluation)}")
 
 
 def finish(
@@ -105,7 +109,8 @@ def finish(
     output: Path,
     recipe: Recipe,
     sets: list[TrainingSet],
-    test: EmbeddingSimilarityEvaluator | None,
+    evaluator: Evaluator | None,
+    before: dict[str, float],
     seconds: float,
     say: Say,
 ) -> None:
@@ -116,10 +121,10 @@ def finish(
         config = read_json_object(output / "config.json")
         write_json(output / "config.json", {**config, "torch_dtype": "float32"})  # what readers compute in
         model.float()
-    scores = {}
-    if test is not None:
-        scores = test(model)
-        say(f"test: {_scores(scores, test)}")
+    after = {}
+    if evaluator is not None:
+        after = evaluator(model)
+        say(f"after training, {evaluator.name}: {shown_scores(evaluator, after)}")
     # Of paths the last part alone: where folders lie on this machine is nobody's concern.
     if recipe.base is not None and Path(recipe.base).exists():
         recipe = dataclasses.replace(recipe, base=Path(recipe.base).resolve().name)
@@ -127,8 +132,8 @@ def finish(
     flags = {name: value.name if isinstance(value, Path) else str(value) for name, value in given.items()}
     if args.model is not None:
         flags["model"] = str(recipe.base)  # as shortened above
-    write_model_card(output, model, recipe, sets, scores, "" if test is None else test.name)
-    write_training_record(output, recipe, flags, sets, scores, seconds)
+    write_model_card(output, model, recipe, sets, evaluator, before, after)
+    write_training_record(output, recipe, flags, sets, before, after, seconds)
     shutil.rmtree(output / TRAINING_STATES, ignore_errors=True)  # there is nothing left to go on to
     say(f"done in {seconds:.0f} seconds: {output}")
 
@@ -145,9 +150,3 @@ def push(output: Path, name: str, say: Say) -> None:
     except HubError as error:
         raise HubError(f"{error}; the model is in {output}: the same command with --resume uploads it") from None
     say(f"uploaded: {address}")
-
-
-def _scores(result: dict[str, float], evaluator: EmbeddingSimilarityEvaluator) -> str:
-    """The numbers by which models are compared, x100."""
-    pearson, spearman = (result[evaluator.columns[f"cosine_{name}"]] for name in ("pearson", "spearman"))
-    return f"pearson cosine {100 * pearson:.2f}, spearman cosine {100 * spearman:.2f}"

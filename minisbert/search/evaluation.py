@@ -19,8 +19,10 @@ from minisbert.similarity import similarity_pairwise
 
 DEPTH = 100  # hits that are looked at
 CUTS = (1, 3, 5, 10)
-RETRIEVAL = [f"{metric}@{cut}" for metric in ("accuracy", "precision", "recall") for cut in CUTS]
-RETRIEVAL += ["mrr@10", "ndcg@10", "map@100"]
+RETRIEVAL = (
+    *(f"{metric}@{cut}" for metric in ("accuracy", "precision", "recall") for cut in CUTS),
+    *("mrr@10", "ndcg@10", "map@100"),
+)
 BINARY = ("accuracy", "accuracy_threshold", "f1", "f1_threshold", "precision", "recall", "ap", "mcc")
 
 
@@ -66,7 +68,7 @@ class InformationRetrievalEvaluator(_ByCosine):
 
     task = "Information Retrieval"
     table = "Information-Retrieval_evaluation"
-    shown = ("cosine_ndcg@10", "cosine_mrr@10")
+    shown: tuple[str, ...] = ("cosine_ndcg@10", "cosine_mrr@10")
 
     def __init__(
         self,
@@ -133,7 +135,7 @@ class TripletEvaluator(_ByCosine):
 
     task = "Triplet"
     table = "triplet_evaluation"
-    shown = ("cosine_accuracy",)
+    shown: tuple[str, ...] = ("cosine_accuracy",)
 
     def __init__(
         self,
@@ -166,7 +168,7 @@ class BinaryClassificationEvaluator(_ByCosine):
 
     task = "Binary Classification"
     table = "binary_classification_evaluation"
-    shown = ("cosine_ap", "cosine_f1")
+    shown: tuple[str, ...] = ("cosine_ap", "cosine_f1")
 
     def __init__(
         self,

@@ -17,6 +17,7 @@ ROLES = {
     "negative": r"(hard_)?neg(ative)?s?_?\d*",
     "score": "scores?|labels_label|labels_real_label|점수",  # 0 (unrelated) to 5 (the same meaning), as in KorSTS and KLUE
     "label": "labels?|similarity|similarity_score",  # the cosine that the two texts shall have
+    "class": "class|category|intent|group|분류|범주",  # texts of one class ask for each other, see evaluators.py
     "relation": "gold_label",  # of KorNLI and KLUE: entailment, neutral or contradiction
 }
 
@@ -25,15 +26,17 @@ ROLES = {
 class Columns:
     """The columns of a table by what they are for."""
 
-    texts: tuple[str, ...]  # anchor, positive, and any number of negatives
+    texts: tuple[str, ...]  # anchor, positive, and any number of negatives; of a table of classes the text alone
     score: str | None
     label: str | None
+    group: str | None  # the class of the text
     relation: str | None
     left_out: tuple[str, ...]
 
     def __str__(self) -> str:
-        roles = [*("anchor", "positive"), *["negative"] * (len(self.texts) - 2)]
+        roles = ["text"] if self.group else ["anchor", "positive", *["negative"] * (len(self.texts) - 2)]
         parts = [f"{role} = {name or '(no name)'}" for role, name in zip(roles, self.texts, strict=True)]
+        parts += [f"class = {self.group}"] if self.group else []
         parts += [f"label = {self.score} / 5"] if self.score else []
         parts += [f"label = {self.label}"] if self.label else []
         left_out = ", ".join(name or "(no name)" for name in self.left_out)
@@ -43,6 +46,8 @@ class Columns:
 
 def choose_columns(names: Iterable[str], where: str) -> Columns:
     """Find out what every column is for: by a name of the table, wherever it stands; the others are texts, in their order.
+
+    A class matters where there is one text alone; beside two, it is left out.
 
     Raises:
         InputError: two columns are for the same, or there are no two texts; the message begins with `where`.
@@ -54,21 +59,25 @@ def choose_columns(names: Iterable[str], where: str) -> Columns:
     if {"labels.label", "labels.real-label"} <= roles.keys():  # KLUE has the score twice; its benchmark takes the rounded one
         roles["labels.real-label"] = "left out"
     by_role = {role: [name for name in roles if roles[name] == role] for role in (*ROLES, "")}
-    for same in (by_role["anchor"], by_role["positive"], by_role["score"] + by_role["label"], by_role["relation"]):
+    numbers = by_role["score"] + by_role["label"]
+    for same in (by_role["anchor"], by_role["positive"], numbers, by_role["class"], by_role["relation"]):
         if len(same) > 1:
             raise InputError(f"{where}: the columns {same[0]!r:.60} and {same[1]!r:.60} say the same; leave out one of them")
     free = by_role[""]
-    texts = []
+    if len(by_role["class"]) == 1 and len(free + by_role["anchor"] + by_role["positive"]) == 1:
+        text = (free + by_role["anchor"] + by_role["positive"])[0]
+        return Columns((text,), None, None, by_role["class"][0], None, tuple(by_role["left out"] + numbers))
+    texts: list[str] = []
     for role in ("anchor", "positive"):
         found = by_role[role] or [free.pop(0) for _ in free[:1]]
         if not found:
             known = ", ".join(name or "(no name)" for name in roles)
             problem = f"no column for the {role} among {one_line(known)}"
-            raise InputError(f"{where}: {problem}; expected two texts, in columns such as anchor and positive")
+            raise InputError(f"{where}: {problem}; expected two texts, such as anchor and positive")
         texts += found
     texts += sorted(by_role["negative"], key=_number_in) + free
     score, label, relation = (next(iter(by_role[role]), None) for role in ("score", "label", "relation"))
-    return Columns(tuple(texts), score, label, relation, tuple(by_role["left out"]))
+    return Columns(tuple(texts), score, label, None, relation, tuple(by_role["left out"] + by_role["class"]))
 
 
 def role_of(name: str) -> str:

@@ -61,25 +61,29 @@ def read_examples(path: Path, on_bad_row: BadRow | None = None, on_columns: OnCo
 
     `on_columns` gets the path and what was understood, such as "anchor = question, positive = answer".
     """
-    columns, examples = _read(path, on_bad_row, on_columns)
+    columns, examples = read_with_columns(path, on_bad_row)
+    if columns.group is not None:
+        advice = "it measures search, with --dev; to train, write pairs of one class to a file"
+        raise InputError(f"{path}: found {columns}: no two texts; {advice}")
     if columns.score is not None and all((example.label or 0.0) * LARGEST_SCORE <= 1 for example in examples):
         problem = f"no {columns.score!r:.60} is above 1, but a score goes from 0 to {LARGEST_SCORE:g}"
         raise InputError(f"{path}: {problem}; call the column label if it goes from 0 to 1")
+    if on_columns is not None:
+        on_columns(path, str(columns))
     return examples
 
 
-def read_sts(
-    path: Path, on_bad_row: BadRow | None = None, on_columns: OnColumns | None = None
-) -> tuple[list[str], list[str], list[float]]:
+def read_sts(path: Path, on_bad_row: BadRow | None = None) -> tuple[list[str], list[str], list[float]]:
     """Read scored pairs to measure a model on, as `read_examples` does: first texts, second texts, labels."""
-    columns, examples = _read(path, on_bad_row, on_columns)
+    columns, examples = read_with_columns(path, on_bad_row)
     if len(columns.texts) > 2 or (columns.score is None and columns.label is None):
         raise InputError(f"{path}: found {columns}; expected two texts and a score (0 to 5) or label (-1 to 1)")
     pairs = [example.texts for example in examples]
     return [first for first, _ in pairs], [second for _, second in pairs], [example.label or 0.0 for example in examples]
 
 
-def _read(path: Path, on_bad_row: BadRow | None, on_columns: OnColumns | None) -> tuple[Columns, list[Example]]:
+def read_with_columns(path: Path, on_bad_row: BadRow | None = None) -> tuple[Columns, list[Example]]:
+    """Read a table, and what its columns are for; of a table of classes, an example is a text and its class."""
     columns, examples = None, []
     for where, row in read_table(path, on_bad_row):
         if columns is None:
@@ -93,15 +97,14 @@ def _read(path: Path, on_bad_row: BadRow | None, on_columns: OnColumns | None) -
                 label = number_between(str(row[columns.score]), 0.0, LARGEST_SCORE, where) / LARGEST_SCORE
             elif columns.label is not None:
                 label = number_between(str(row[columns.label]), -1.0, 1.0, where, "; call the column score if it goes to 5")
-            examples.append(Example(tuple(_filled(row, name, where) for name in columns.texts), label))
+            names = (*columns.texts, columns.group) if columns.group is not None else columns.texts
+            examples.append(Example(tuple(_filled(row, name, where) for name in names), label))
     if columns is None or not examples:
         raise InputError(f"{path}: no examples in it")
     for number, name in enumerate(columns.texts):
         if all(re.fullmatch(r"[\d\s.,:+-]+", example.texts[number]) for example in examples):
             advice = "leave it out, or call it score or label"
             raise InputError(f"{path}: the column {name!r:.60} holds numbers, no texts; {advice}")
-    if on_columns is not None:
-        on_columns(path, str(columns))
     return columns, examples
 
 

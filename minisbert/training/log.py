@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from minisbert.evaluation import EmbeddingSimilarityEvaluator
+    from minisbert.evaluation import Evaluator
 
 METRICS = "metrics.jsonl"
 EVALUATIONS = Path("eval")
@@ -40,11 +40,11 @@ class TrainingLog:
     came after its training state and writes the same ones again, except for the times.
     """
 
-    def __init__(self, folder: Path | None, evaluator: "EmbeddingSimilarityEvaluator | None" = None) -> None:
+    def __init__(self, folder: Path | None, evaluator: "Evaluator | None" = None) -> None:
         self._folder = folder
         self._columns = {} if evaluator is None else evaluator.columns
-        infix = f"_{evaluator.name}" if evaluator is not None and evaluator.name else ""
-        self._files = (Path(METRICS), EVALUATIONS / f"similarity_evaluation{infix}_results.csv")
+        words = [] if evaluator is None else [evaluator.table, evaluator.name]
+        self._files = (Path(METRICS), EVALUATIONS / "_".join([*filter(None, words), "results.csv"]))
         self._events: Any = None
 
     def start(self, steps: int, sizes: list[int] | None) -> None:
@@ -53,7 +53,7 @@ class TrainingLog:
             self._folder.mkdir(parents=True, exist_ok=True)
             if sizes is None:
                 shutil.rmtree(self._folder / EVENTS, ignore_errors=True)
-                for table in (self._folder / EVALUATIONS).glob("similarity_evaluation*_results.csv"):
+                for table in (self._folder / EVALUATIONS).glob("*_results.csv"):
                     table.unlink()
             (self._folder / METRICS).touch()  # says that a run was begun here
             with contextlib.suppress(ImportError):

@@ -28,7 +28,7 @@ from torch import nn
 
 from minisbert.distributed import check_agreement, gather, is_main_process, process_rank
 from minisbert.errors import InputError
-from minisbert.evaluation import EmbeddingSimilarityEvaluator
+from minisbert.evaluation import Evaluator
 from minisbert.sentence_encoder import SentenceEncoder
 from minisbert.training.examples import BatchStream
 from minisbert.training.log import StepReport, TrainingLog
@@ -50,7 +50,7 @@ def fit(
     objectives: Sequence[Objective],
     plan: Plan,
     output: str | os.PathLike[str] | None = None,
-    evaluator: EmbeddingSimilarityEvaluator | None = None,
+    evaluator: Evaluator | None = None,
     resume: bool = False,
     on_step: Callable[[StepReport], None] | None = None,
     should_stop: Callable[[], bool] | None = None,
@@ -127,7 +127,7 @@ class _Run:
         objectives: Sequence[Objective],
         plan: Plan,
         folder: Path | None,
-        evaluator: EmbeddingSimilarityEvaluator | None,
+        evaluator: Evaluator | None,
     ) -> None:
         self.model, self.plan, self.folder, self.evaluator = model, plan, folder, evaluator
         self.schedule = plan.schedule([len(each.batches) for each in objectives])

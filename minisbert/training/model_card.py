@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 
+from minisbert.evaluation import Evaluator
 from minisbert.files import file_hash, one_line, replacing, write_json
 from minisbert.models.pooling import Normalize
 from minisbert.sentence_encoder import SentenceEncoder
@@ -39,7 +40,13 @@ def versions() -> dict[str, str]:
 
 
 def write_training_record(
-    folder: Path, recipe: Recipe, flags: Mapping[str, str], sets: list[TrainingSet], scores: Scores, seconds: float
+    folder: Path,
+    recipe: Recipe,
+    flags: Mapping[str, str],
+    sets: list[TrainingSet],
+    before: Scores,
+    after: Scores,
+    seconds: float,
 ) -> None:
     """Write training.json into the folder of a trained model: what it was trained with.
 
@@ -48,30 +55,40 @@ def write_training_record(
         recipe: what it was trained with, flags included; where they changed a recipe of the table, that is said too.
         flags: the command line.
         sets: the data of every objective; of their files the hashes are written.
-        scores: the numbers of the final test; may be empty.
+        before: the numbers of the final test before training; may be empty.
+        after: and those of the trained model.
         seconds: what the training took, after an interruption that of the last run alone.
     """
     fields = recipe.record()
-    before = RECIPES[recipe.name].record() if recipe.name in RECIPES else fields
+    published = RECIPES[recipe.name].record() if recipe.name in RECIPES else fields
     record = {
         "recipe": fields,
         "flags": flags,
-        "overridden": {name: value for name, value in fields.items() if value != before.get(name)},
+        "overridden": {name: value for name, value in fields.items() if value != published.get(name)},
         "data": {path.name: {"git_hash": file_hash(path, "git")} for each in sets for path in each.paths},
-        "scores": {name: None if math.isnan(value) else value for name, value in scores.items()},  # JSON has no NaN
+        "scores_before": _without_nan(before),
+        "scores": _without_nan(after),
         "seconds": round(seconds, 1),
         "versions": versions(),
     }
     write_json(folder / RECORD, record)
 
 
-def write_model_card(
-    folder: Path, model: SentenceEncoder, recipe: Recipe, sets: list[TrainingSet], scores: Scores, test_data: str = ""
-) -> None:
-    """Write README.md into the folder of a trained model, which holds `model`; see `write_training_record` for the rest.
+def _without_nan(scores: Scores) -> dict[str, float | None]:
+    """The same for JSON, which has no NaN."""
+    return {name: None if math.isnan(value) else value for name, value in scores.items()}
 
-    `scores` are those of the final test on `test_data`, "{test_data}_{correlation}_{function}"; there may be none.
-    """
+
+def write_model_card(
+    folder: Path,
+    model: SentenceEncoder,
+    recipe: Recipe,
+    sets: list[TrainingSet],
+    evaluator: Evaluator | None,
+    before: Scores,
+    after: Scores,
+) -> None:
+    """Write README.md into the folder of a trained model, which holds `model`; see `write_training_record` for the rest."""
     name = folder.resolve().name
     # Each once; Matryoshka has another one inside it.
     used = [loss for each in sets for loss in (each.loss, getattr(each.loss, "loss", each.loss))]
@@ -80,11 +97,12 @@ def write_model_card(
     settings = {key: value for key, value in recipe.record().items() if key not in apart and value not in unset}
     text = string.Template(TEMPLATE.read_text(encoding="utf-8")).substitute(
         _about_model(model),
-        front_matter=_front_matter(name, recipe, sets, losses, scores, test_data),
+        front_matter=_front_matter(name, recipe, sets, losses, evaluator, after),
         name=name,
         origin=f"finetuned from {recipe.base} with minisbert" if recipe.base else "made from nothing with minisbert",
         base=recipe.base or "none",
-        scores="\n".join(f"| {key} | {value:.4f} |" for key, value in scores.items()),
+        task="" if evaluator is None else evaluator.task,
+        scores="\n".join(f"| {key} | {before[key]:.4f} | {value:.4f} |" for key, value in after.items()),
         training_sets="\n\n".join(_about_data(model, each) for each in sets),
         hyperparameters="\n".join(f"- `{key}`: {value}" for key, value in settings.items()),
         versions="\n".join(f"- {package}: {version}" for package, version in versions().items()),
@@ -92,7 +110,7 @@ def write_model_card(
     cited = {"Sentence Transformers", *losses}
     if any(each.name in ("nli", "pairs", "sts") for each in sets):
         cited.add("KorNLI and KorSTS")
-    for title, unused in (("Data and Licences", recipe.base is not None), ("Evaluation", not scores)):
+    for title, unused in (("Data and Licences", recipe.base is not None), ("Evaluation", evaluator is None)):
         if unused:
             text = re.sub(rf"^## {title}\n.*?(?=^## )", "", text, flags=re.DOTALL | re.MULTILINE)
     text = re.sub(r"#### (.*)\n\n```bibtex\n[^`]*```\n+", lambda found: found[0] if found[1] in cited else "", text)
@@ -100,17 +118,19 @@ def write_model_card(
         file.write((re.sub(r"\n{3,}", "\n\n", text).rstrip() + "\n").encode())
 
 
-def _front_matter(name: str, recipe: Recipe, sets: list[TrainingSet], losses: list[str], scores: Scores, test_data: str) -> str:
+def _front_matter(
+    name: str, recipe: Recipe, sets: list[TrainingSet], losses: list[str], evaluator: Evaluator | None, scores: Scores
+) -> str:
     """What the Hub reads; tasks, data and metrics are named as sentence-transformers names them."""
     from huggingface_hub import EvalResult, ModelCardData  # imported here because it takes long
 
-    task, data = "Semantic Similarity", re.sub("[-_]", " ", test_data)
     results = []
     for key, value in scores.items():
-        if not math.isnan(value):
-            metric = key.removeprefix(f"{test_data}_")
+        if evaluator is not None and not math.isnan(value):
+            task_id, data = evaluator.task.lower().replace(" ", "-"), re.sub("[-_]", " ", evaluator.name)
+            metric = key.removeprefix(f"{evaluator.name}_")
             title = metric.replace("_", " ").title()
-            results.append(EvalResult("semantic-similarity", test_data, data, metric, value, task, metric_name=title))
+            results.append(EvalResult(task_id, evaluator.name, data, metric, value, evaluator.task, metric_name=title))
     tags = ["sentence-transformers", "sentence-similarity", "feature-extraction"]
     open_korean = all(each.name != "own" for each in sets)
     base = (recipe.base or "").partition("@")[0]

@@ -8,18 +8,16 @@ from pathlib import Path
 import torch.distributed as distributed
 
 from minisbert.errors import InputError
-from minisbert.evaluation import EmbeddingSimilarityEvaluator
+from minisbert.evaluation import Evaluator
 from minisbert.progress import progress_bar
-from minisbert.text.rows import BadRow
 from minisbert.training import corpora, ko_mini, losses
+from minisbert.training.evaluators import read_evaluator
 from minisbert.training.examples import (
     Batches,
     Example,
     NoDuplicatesBatches,
-    OnColumns,
     ShuffledBatches,
     read_examples,
-    read_sts,
 )
 from minisbert.training.losses import Loss, Objective
 from minisbert.training.recipes import Recipe
@@ -49,7 +47,7 @@ def load_data(
     skip_bad: bool,
     download_to: Path,
     show_progress_bar: bool | None,
-) -> tuple[ExamplesByTask, EmbeddingSimilarityEvaluator | None, EmbeddingSimilarityEvaluator | None, list[str]]:
+) -> tuple[ExamplesByTask, Evaluator | None, Evaluator | None, list[str]]:
     """Read what a recipe is trained and measured on: the examples, and the evaluators for development and for the test.
 
     What was understood by the columns of your files is said in the last value, a line for each file.
@@ -58,8 +56,8 @@ def load_data(
         recipe: names the data of its tasks.
         own: the file of a task with data of your own.
         folder: with the corpora of the other tasks; None = download them.
-        dev: scored pairs to pick the best model by; None = those of KorSTS, or none for data of your own.
-        test: scored pairs for the final score; None likewise.
+        dev: what to pick the best model by, see evaluators.py; None = the pairs of KorSTS, or none for data of your own.
+        test: what to measure the model on in the end; None likewise.
         skip_bad: leave bad rows out and warn of them, instead of raising (except in the data of ko_mini.py, which are fixed).
         download_to: folder for what is downloaded.
         show_progress_bar: during a download; None = on a terminal.
@@ -70,17 +68,21 @@ def load_data(
         OSError: a file cannot be read or written.
     """
     bad_rows: list[InputError] = []
-    columns: dict[Path, str] = {}
-    yours = [path for path in (own, dev, test) if path is not None]
+    notes: list[str] = []
+    yours = {own, dev, test}
 
     def on_bad_row(error: InputError) -> None:
         if not skip_bad:
             raise InputError(f"{error}; correct it, or pass --skip-bad to leave such rows out")
         bad_rows.append(error)
 
+    def on_columns(path: Path, columns: str) -> None:
+        if path in yours:
+            notes.append(f"{path}: {columns}")
+
     try:
         if own is not None:
-            examples = {"own": (read_examples(own, on_bad_row, columns.__setitem__), [own])}
+            examples = {"own": (read_examples(own, on_bad_row, on_columns), [own])}
         else:
             kor_nlu = _find_or_download(recipe, folder, download_to, show_progress_bar)
             dev, test = dev or kor_nlu / corpora.STS_DEV.path, test or kor_nlu / corpora.STS_TEST.path
@@ -93,8 +95,10 @@ def load_data(
                 else:
                     path = kor_nlu / corpora.STS_TRAIN.path
                     examples[data] = read_examples(path, on_bad_row), [path]
-        for_dev, for_test = (_evaluator(path, on_bad_row, columns.__setitem__) for path in (dev, test))
-        return examples, for_dev, for_test, [f"{path}: {columns[path]}" for path in yours]
+        for_dev, for_test = (
+            None if path is None else read_evaluator(path, on_bad_row, on_columns, path.stem) for path in (dev, test)
+        )
+        return examples, for_dev, for_test, notes
     finally:  # before an error, too: bad rows may be why too few are left
         if bad_rows:
             warnings.warn(f"{len(bad_rows)} bad rows left out, the first: {bad_rows[0]}", stacklevel=2)
@@ -135,16 +139,6 @@ def build_objectives(recipe: Recipe, examples: ExamplesByTask) -> tuple[list[Obj
         objectives.append(Objective(batches, loss, task.data))
         sets.append(TrainingSet(task.data, tuple(paths), tuple(rows[:100]), len(rows), loss, task.batch_size))
     return objectives, sets
-
-
-def _evaluator(path: Path | None, on_bad_row: BadRow, on_columns: OnColumns) -> EmbeddingSimilarityEvaluator | None:
-    """What measures a model on a file of scored pairs, if there is one."""
-    if path is None:
-        return None
-    sentences1, sentences2, scores = read_sts(path, on_bad_row, on_columns)
-    if len(scores) < 2:
-        raise InputError(f"{path}: {len(scores)} scored pairs, but at least 2 are needed to correlate")
-    return EmbeddingSimilarityEvaluator(sentences1, sentences2, scores, path.stem)
 
 
 def _find_or_download(recipe: Recipe, folder: Path | None, download_to: Path, show: bool | None) -> Path:

@@ -46,7 +46,8 @@ def pairs(scores):
 def test_the_command_prints_eight_numbers(run):
     lines = pairs([0.0, 1.5, 2.2, 3.0, 4.0, 5.0])
     code, out, err = run(lines)
-    understood = "anchor = sentence1, positive = sentence2, label = score / 5; left out: genre, filename, year, id\n"
+    understood = "anchor = sentence1, positive = sentence2, label = score / 5; left out: genre, filename, year, id; "
+    understood += "measured: the order of the scores\n"
     assert (code, err.partition("sts.tsv: ")[2]) == (0, understood)
     table = [line.split() for line in out.splitlines()]
     assert table[0] == ["Pearson", "Spearman"]
@@ -56,6 +57,17 @@ def test_the_command_prints_eight_numbers(run):
     assert (code, err.partition("sts.tsv: ")[2], len(numbers)) == (0, understood, 8)
     for function, *shown in table[1:]:
         assert shown == [f"{100 * numbers[f'{correlation}_{function}']:.2f}" for correlation in ("pearson", "spearman")]
+
+
+def test_search_among_pairs_is_measured(run):
+    lines = "질문\t답\n" + "".join(f"{SENTENCES[row]}\t{SENTENCES[row]}\n" for row in range(6))
+    code, out, err = run(lines)
+    assert (code, err.partition("; ")[2]) == (0, "measured: search\n")
+    table = {name: number for name, number in (line.split() for line in out.splitlines())}
+    assert table["cosine_ndcg@10"] == table["cosine_mrr@10"] == "100.00", "each text finds itself"
+    assert table["cosine_precision@10"] == "10.00"
+    numbers = json.loads(run(lines, "--json")[1])
+    assert {name: f"{100 * number:.2f}" for name, number in numbers.items()} == table
 
 
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="a device that Linux has")
@@ -83,7 +95,7 @@ def test_numbers_that_do_not_exist_are_null_in_json(run):
         (pairs([1.0, 2.0]) + "a\tb\n", "sts.tsv:4: "),
         ("a\tb\n", "sts.tsv: no examples in it"),
         ("", "sts.tsv: no examples in it"),
-        (pairs([1.0]), "sts.tsv: 1 pairs"),
+        (pairs([1.0]), "sts.tsv: expected at least two pairs, each with a score; found 1 first sentences"),
     ],
 )
 def test_bad_files_are_named_with_the_line(run, lines, message):
@@ -98,7 +110,7 @@ def test_an_interruption_is_one_line(run, monkeypatch):
     def interrupted(*_, **__):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(evaluate, "read_sts", interrupted)
+    monkeypatch.setattr(evaluate, "read_evaluator", interrupted)
     assert run(pairs([1.0, 2.0])) == (130, "", "evaluation: interrupted\n")
 
 

@@ -3,6 +3,7 @@
 All calls are of `main` in this process, on tiny models and a small copy of the layout of KorNLI and KorSTS.
 """
 
+import csv
 import json
 import os
 import signal
@@ -151,9 +152,12 @@ def test_a_list_that_cannot_be_printed_is_one_line(run, monkeypatch):
 def test_a_recipe_from_data_to_model_card(recipe, place):
     code, out, err = recipe("ko-sroberta-multitask", "--epochs", 2, "--lr", "1e-3", "--warmup-steps", 1, "--seed", 5)
     assert (code, out) == (0, "")
-    assert [line.split(": ")[1] for line in err[:3]] == ["step 4", "step 8", "test"]
-    assert err[2].startswith("train.py: test: pearson cosine ")
-    assert err[3].startswith("train.py: done in ")
+    before, after = "before training, sts-test", "after training, sts-test"
+    assert [line.split(": ")[1] for line in err[:4]] == [before, "step 4", "step 8", after]
+    for line, scores in ((err[0], record()["scores_before"]), (err[3], record()["scores"])):
+        pearson, spearman = (f"{100 * scores[f'sts-test_{name}_cosine']:.2f}" for name in ("pearson", "spearman"))
+        assert line.endswith(f", sts-test: cosine pearson {pearson}, cosine spearman {spearman}")
+    assert err[4].startswith("train.py: done in ")
     written = record()
     assert written["overridden"] == {
         "base": "base",
@@ -247,11 +251,36 @@ def test_own_pairs_with_dev_and_test(own, place):
     code, _, err = own("--dev", sts / "sts-dev.tsv", "--test", sts / "sts-test.tsv", "--epochs", 2)
     assert code == 0
     korsts = "anchor = sentence1, positive = sentence2, label = score / 5; left out: genre, filename, year, id"
+    korsts += "; measured: the order of the scores"
     assert [line.split(": ", 2)[2] for line in err[:3]] == ["anchor = 물음, positive = 답", korsts, korsts]
-    assert [line.split(": ")[1] for line in err[3:6]] == ["step 3", "step 6", "test"]
+    before, after = "before training, sts-test", "after training, sts-test"
+    assert [line.split(": ")[1] for line in err[3:7]] == [before, "step 3", "step 6", after]
     assert os.path.exists("out/eval/similarity_evaluation_sts-dev_results.csv")
     assert record()["overridden"] == {}
     assert record()["flags"]["loss"] == "mnrl"
+
+
+def test_pairs_pick_the_best_model_by_search(own, place):
+    code, _, err = own("--dev", place / "pairs.tsv", "--epochs", 2, "--lr", "1e-3")
+    assert (code, err[1].partition("; ")[2]) == (0, "measured: search")
+    assert [line.split(": ")[1] for line in err[2:6]] == ["before training, pairs", "step 3", "step 6", "after training, pairs"]
+    with open("out/eval/Information-Retrieval_evaluation_pairs_results.csv", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    best = max(rows, key=lambda row: float(row["cosine_ndcg@10"]))
+    scores, before = record()["scores"], record()["scores_before"]
+    assert float(best["cosine_mrr@10"]) == pytest.approx(scores["pairs_cosine_mrr@10"], abs=1e-6)
+    with open("out/README.md", encoding="utf-8") as file:
+        card = file.read()
+    assert "#### Information Retrieval\n" in card
+    shown = (f"{numbers['pairs_cosine_mrr@10']:.4f}" for numbers in (before, scores))
+    assert "| pairs_cosine_mrr@10 | {} | {} |".format(*shown) in card
+    assert "task:\n      type: information-retrieval\n" in card
+
+
+def test_the_model_that_comes_along_is_the_default(run, place, fitted):
+    command = ["--train", place / "pairs.tsv", "--loss", "mnrl", "--batch-size", 4, "--device", "cpu", "-o", "out"]
+    assert run(*command)[0] == 0
+    assert record()["recipe"]["base"] == "ko-mini"
 
 
 def test_own_scored_pairs(own):
@@ -330,10 +359,11 @@ def test_the_output_is_not_taken_by_mistake(own, place):
 
 
 def test_a_bad_test_file_shows_before_training(own, place, fitted):
-    code, _, err = own("--test", place / "pairs.tsv")
+    path = place / "same.tsv"
+    path.write_text("물음\t답\n밥이 뭐야?\t음식\n빵이 뭐야?\t음식\n", encoding="utf-8")
+    code, _, err = own("--test", path)
     assert (code, fitted) == (2, [])
-    found = "found anchor = 물음, positive = 답; expected two texts and a score (0 to 5) or label (-1 to 1)"
-    assert err == [f"train.py: {place / 'pairs.tsv'}: {found}"]
+    assert err == [f"train.py: {path}: one positive in all: nothing to search among"]
 
 
 ONE = ["--recipe", "ko-sbert-sts"]
@@ -343,7 +373,7 @@ BAD_USAGE = {
     "nothing": ([], "give --recipe NAME (see --list-recipes) or --train FILE"),
     "unknown flag": (["--colour"], "unrecognized arguments: --colour (see --help)"),
     "unknown recipe": (["--recipe", "없음"], "argument --recipe: invalid choice: '없음'"),
-    "no loss": (OWN, "--train needs --loss and --model"),
+    "no loss": (OWN, "--train needs --loss"),
     "train and recipe": ([*ONE, "--train", "x"], "the recipe ko-sbert-sts has its own data, it takes no --train FILE"),
     "no train": (["--recipe", "pet-questions"], "the recipe pet-questions needs --train FILE"),
     "loss of a recipe": ([*ONE, "--loss", "mnrl"], "--loss has no meaning for the recipe ko-sbert-sts"),
@@ -373,7 +403,10 @@ BAD_USAGE = {
     "device": ([*OWN, "--loss", "mnrl", "--batch-size", "4", "--device", "abacus"], "device 'abacus' cannot be used"),
     "length": ([*OWN, "--loss", "mnrl", "--batch-size", "4", "--max-length", "41"], "can be at most 40"),
     "length 2": ([*OWN, "--loss", "mnrl", "--batch-size", "4", "--max-length", "2"], "max_seq_length"),
-    "one pair": ([*OWN, "--loss", "mnrl", "--dev", "{place}/one.tsv"], "one.tsv: 1 scored pairs, but at least 2"),
+    "one pair": (
+        [*OWN, "--loss", "mnrl", "--dev", "{place}/one.tsv"],
+        "one.tsv: expected at least two pairs, each with a score",
+    ),
     "batch of one": ([*OWN, "--loss", "mnrl", "--batch-size", "1"], "a row's wrong answers are the other rows"),
     "a name that is no Unicode": (
         [*OWN, "--loss", "mnrl", "--dev", "\udcb9.tsv"],
@@ -383,13 +416,17 @@ BAD_USAGE = {
         ["--recipe", "ko-mini", "--data", "{place}", "--device", "abacus", "-o", "out"],
         "'abacus'",
     ),
-    "column": ([*OWN, "--loss", "mnrl", "--dev", "{place}/pairs.tsv"], "pairs.tsv: found anchor = 물음, positive = 답"),
+    "column": (
+        [*OWN, "--loss", "mnrl", "--dev", "{place}/column.tsv"],
+        "column.tsv: no column for the positive among text, score",
+    ),
 }
 
 
 @pytest.mark.parametrize("case", BAD_USAGE)
 def test_bad_usage(run, place, case):
     arguments, expected = BAD_USAGE[case]
+    (place / "column.tsv").write_text("text\tscore\n밥\t1\n", encoding="utf-8")
     (place / "one.tsv").write_text("\n".join([STS_HEADER, *sts_rows(1)]), encoding="utf-8")
     code, out, err = run(*(argument.format(place=place) for argument in arguments))
     assert (code, out, len(err)) == (2, "", 1), err

@@ -228,4 +228,6 @@ def test_labels_that_are_texts_are_numbers_in_every_reader(run):
     code, _, err = run(train, *own("p.json"), "--loss", "cosine", "--dev", "p.json", "--test", "n.json")
     assert code == 0
     understood = "anchor = a, positive = b, label = score / 5"
-    assert err.splitlines()[:3] == [f"train.py: {name}.json: {understood}" for name in "ppn"]
+    measured = f"{understood}; measured: the order of the scores"
+    lines = [("p", understood), ("p", measured), ("n", measured)]
+    assert err.splitlines()[:3] == [f"train.py: {name}.json: {line}" for name, line in lines]

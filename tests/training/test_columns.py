@@ -40,6 +40,7 @@ NAMES = {
         "annotations.agreement",
         "번호",
     ],
+    "class": ["class", "Category", "intent", "group", "분류", "범주"],
     "": ["물음", "comment", "is_duplicate", "valid", "texts", "context", "anchors", "negation"],
 }
 

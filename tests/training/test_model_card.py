@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from huggingface_hub import ModelCard
 
+from minisbert.evaluation import EmbeddingSimilarityEvaluator
 from minisbert.training.examples import Example
 from minisbert.training.losses import CosineSimilarityLoss, MatryoshkaLoss, MultipleNegativesRankingLoss
 from minisbert.training.model_card import versions, write_model_card
@@ -25,10 +26,11 @@ SETS = [
 
 @pytest.fixture
 def card(tmp_path):
-    def write(recipe=RECIPES["ko-sroberta-multitask"], sets=SETS, scores=None, **options):
+    def write(recipe=RECIPES["ko-sroberta-multitask"], sets=SETS, before=None, after=None, **options):
         folder = tmp_path / "내 모델"
         folder.mkdir(exist_ok=True)
-        write_model_card(folder, tiny_model(**options), recipe, sets, scores or {}, "sts-test")
+        evaluator = EmbeddingSimilarityEvaluator(["밥", "물"], ["빵", "길"], [1, 2], "sts-test") if after else None
+        write_model_card(folder, tiny_model(**options), recipe, sets, evaluator, before or {}, after or {})
         return (folder / "README.md").read_text(encoding="utf-8")
 
     return write
@@ -67,7 +69,7 @@ def test_the_base_model_is_named_as_the_hub_knows_it(card, tmp_path):
 
 
 def test_data_losses_and_scores(card):
-    text = card(scores={"sts-test_spearman_cosine": 0.85604})
+    text = card(before={"sts-test_spearman_cosine": 0.301}, after={"sts-test_spearman_cosine": 0.85604})
     assert text.startswith("---\n")
     assert "\n# 내 모델\n" in text
     assert "* Files: snli.tsv, multinli.tsv\n* Size: 568,640 training samples\n" in text
@@ -77,7 +79,8 @@ def test_data_losses_and_scores(card):
     assert "| <code>밥</code> | <code>빵</code> | 0.20 |" in text
     assert '"scale": 20.0' in text
     assert '"CosineSimilarityLoss": {}' in text
-    assert "| sts-test_spearman_cosine | 0.8560 |" in text
+    assert "#### Semantic Similarity\n\n| Metric | Before training | After |\n" in text
+    assert "| sts-test_spearman_cosine | 0.3010 | 0.8560 |" in text
     assert "- `epochs`: 5\n- `learning_rate`: 2e-05\n- `warmup_steps`: 360\n" in text
     assert "- `seed`: 777\n" in text
     assert all(f"- {name}: {version}\n" in text for name, version in versions().items())
@@ -86,7 +89,7 @@ def test_data_losses_and_scores(card):
 
 def test_the_hub_reads_the_scores_under_the_names_of_sentence_transformers(card):
     scores = {"sts-test_pearson_cosine": 0.84770, "sts-test_spearman_cosine": math.nan, "sts-test_spearman_dot": 0.8233}
-    data = ModelCard(card(scores=scores)).data
+    data = ModelCard(card(before=dict.fromkeys(scores, 0.1), after=scores)).data
     first, second = data.eval_results  # without the NaN, which is no number
     assert data.model_name == "내 모델"
     assert (first.task_name, first.task_type) == ("Semantic Similarity", "semantic-similarity")
@@ -120,5 +123,5 @@ def test_only_what_was_used_is_cited(card):
 
 def test_a_folder_named_by_a_dot(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    write_model_card(Path("."), tiny_model(), RECIPES["ko-sbert-sts"], SETS[1:], {})
+    write_model_card(Path("."), tiny_model(), RECIPES["ko-sbert-sts"], SETS[1:], None, {}, {})
     assert f"\n# {tmp_path.name}\n" in Path("README.md").read_text(encoding="utf-8")

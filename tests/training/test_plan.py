@@ -52,8 +52,8 @@ def test_a_resumed_run_must_agree_in_a_new_hyper_parameter(tmp_path):
 
 def test_a_new_hyper_parameter_is_written_down(tmp_path):
     recipe = Recipe("mine", "team/model", (Task("own", "cosine", 4),), WiderPlan(1, smoothing=0.25))
-    write_training_record(tmp_path, recipe, {}, [], {}, 1.0)
-    write_model_card(tmp_path, tiny_model(), recipe, [], {})
+    write_training_record(tmp_path, recipe, {}, [], {}, {}, 1.0)
+    write_model_card(tmp_path, tiny_model(), recipe, [], None, {}, {})
     assert json.loads((tmp_path / "training.json").read_text(encoding="utf-8"))["recipe"]["smoothing"] == 0.25
     assert "\n- `smoothing`: 0.25\n" in (tmp_path / "README.md").read_text(encoding="utf-8")
 
