@@ -2,7 +2,7 @@
 
 minisbert mine --pairs pairs.tsv -o triplets.jsonl
 minisbert mine --pairs pairs.tsv --corpus answers.txt -m weights/pets --negatives 3 -o triplets.jsonl
-python train.py --train triplets.jsonl --loss mnrl --model weights/ko-mini -o weights/pets
+python train.py --train triplets.jsonl --loss mnrl -o weights/pets
 
 Without --corpus, negatives are chosen among the positives of the other pairs. In a checkout without installation,
 `minisbert mine` is `python -m minisbert.cli.main mine`.
