@@ -15,10 +15,9 @@ import torch
 
 from minisbert import SentenceEncoder, sentence_encoder
 from minisbert.errors import InputError
-from minisbert.evaluation import EmbeddingSimilarityEvaluator
 from minisbert.models.int8 import Int8Linear
 from minisbert.training import CosineSimilarityLoss, Objective, Plan, fit
-from minisbert.training.examples import read_sts
+from minisbert.training.evaluators import read_evaluator
 from tests.tiny import CONFIGS, SENTENCES, tiny_folder, tiny_model
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -186,9 +185,8 @@ def test_it_never_exists_in_float32_as_a_whole(tmp_path):
 def test_trained_models(folder):
     """KorSTS test: Spearman x100 falls by at most 0.15; every one of 1,000 sentences keeps its direction."""
     exact, found = (SentenceEncoder.from_pretrained(folder, device="cpu", dtype=dtype) for dtype in ("float32", "int8"))
-    sentences1, sentences2, scores = read_sts(KORSTS / "sts-test.tsv")
-    texts = sentences1[:500] + sentences2[:500]
+    evaluate = read_evaluator(KORSTS / "sts-test.tsv")
+    texts = evaluate.sentences1[:500] + evaluate.sentences2[:500]
     assert cosines(found.encode(texts), exact.encode(texts)).min() >= 0.995
-    evaluate = EmbeddingSimilarityEvaluator(sentences1, sentences2, scores)
     before, after = (evaluate(model)["spearman_cosine"] for model in (exact, found))
     assert after >= before - 0.0015

@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 
 from minisbert import SentenceEncoder
-from minisbert.evaluation import FUNCTIONS, EmbeddingSimilarityEvaluator
+from minisbert.evaluation import FUNCTIONS
 from minisbert.training import corpora
-from minisbert.training.examples import read_sts
+from minisbert.training.evaluators import read_evaluator
 
 pytestmark = pytest.mark.hub
 
@@ -70,12 +70,12 @@ def korsts(tmp_path_factory):
     if path is None:
         path = tmp_path_factory.mktemp("korsts") / "sts-test.tsv"
         urllib.request.urlretrieve(KORSTS_URL, path)
-    return read_sts(Path(path))
+    return read_evaluator(Path(path))
 
 
 @pytest.mark.parametrize("name", KORSTS)
 def test_korsts(name, korsts):
-    found = EmbeddingSimilarityEvaluator(*korsts)(SentenceEncoder.from_pretrained(name))
+    found = korsts(SentenceEncoder.from_pretrained(name))
     numbers = [found[f"{correlation}_{function}"] for function in FUNCTIONS for correlation in ("pearson", "spearman")]
     np.testing.assert_allclose(numbers, KORSTS[name], atol=1e-4)
 

@@ -73,15 +73,6 @@ def read_examples(path: Path, on_bad_row: BadRow | None = None, on_columns: OnCo
     return examples
 
 
-def read_sts(path: Path, on_bad_row: BadRow | None = None) -> tuple[list[str], list[str], list[float]]:
-    """Read scored pairs to measure a model on, as `read_examples` does: first texts, second texts, labels."""
-    columns, examples = read_with_columns(path, on_bad_row)
-    if len(columns.texts) > 2 or (columns.score is None and columns.label is None):
-        raise InputError(f"{path}: found {columns}; expected two texts and a score (0 to 5) or label (-1 to 1)")
-    pairs = [example.texts for example in examples]
-    return [first for first, _ in pairs], [second for _, second in pairs], [example.label or 0.0 for example in examples]
-
-
 def read_with_columns(path: Path, on_bad_row: BadRow | None = None) -> tuple[Columns, list[Example]]:
     """Read a table, and what its columns are for; of a table of classes, an example is a text and its class."""
     columns, examples = None, []

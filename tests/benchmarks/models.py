@@ -10,7 +10,7 @@ import torch
 
 from minisbert import SentenceEncoder
 from minisbert.models.registry import ARCHITECTURES
-from minisbert.training.examples import read_sts
+from minisbert.training.examples import read_examples
 
 BASE = {
     "hidden_size": 768,
@@ -91,8 +91,8 @@ def korsts_sentences(korsts: Path, count: int) -> list[str]:
     """The first `count` distinct sentences of KorSTS (train, dev, test)."""
     sentences: dict[str, None] = {}
     for name in ("sts-train.tsv", "sts-dev.tsv", "sts-test.tsv"):
-        for row in zip(*read_sts(korsts / name, on_bad_row=lambda error: None)[:2], strict=True):
-            sentences.update(dict.fromkeys(row))
+        for example in read_examples(korsts / name, on_bad_row=lambda error: None):
+            sentences.update(dict.fromkeys(example.texts))
     return list(sentences)[:count]
 
 

@@ -12,9 +12,9 @@ import pytest
 from safetensors.numpy import load_file
 
 from minisbert import SentenceEncoder
-from minisbert.evaluation import EmbeddingSimilarityEvaluator, spearman
+from minisbert.evaluation import spearman
 from minisbert.similarity import similarity_pairwise
-from minisbert.training.examples import read_sts
+from minisbert.training.evaluators import read_evaluator
 
 SHARED = Path(__file__).resolve().parents[3] / "shared"
 KORSTS_TEST = SHARED / "data" / "kor-nlu-datasets" / "KorSTS" / "sts-test.tsv"
@@ -48,12 +48,12 @@ def test_embeddings(model, reference, folder):
 
 
 def test_the_eight_korsts_numbers(model, reference):
-    sentences1, sentences2, scores = read_sts(KORSTS_TEST)
-    found = EmbeddingSimilarityEvaluator(sentences1, sentences2, scores)(model)
+    evaluator = read_evaluator(KORSTS_TEST)
+    found = evaluator(model)
     # KorSTS test has eight pairs of equal sentences. Their cosine is exactly 1 here, so they share a rank; in the reference
     # it is 1 up to rounding, and the order among them is an accident. Spearman must lie between the best and the worst order.
     expected = dict(reference["korsts_test"])
-    best, worst = spearman_of_cosine_by_tie_order(model, sentences1, sentences2, np.array(scores))
+    best, worst = spearman_of_cosine_by_tie_order(model, evaluator.sentences1, evaluator.sentences2, evaluator.scores)
     assert worst - 1e-6 <= expected.pop("spearman_cosine") <= best + 1e-6
     assert worst <= found.pop("spearman_cosine") <= best
     for name, value in expected.items():

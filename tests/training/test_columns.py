@@ -9,7 +9,8 @@ import pytest
 
 from minisbert.errors import InputError
 from minisbert.training.columns import ROLES, choose_columns, role_of
-from minisbert.training.examples import Example, read_examples, read_nli, read_sts
+from minisbert.training.evaluators import read_evaluator
+from minisbert.training.examples import Example, read_examples, read_nli
 
 NAMES = {
     "anchor": "anchor Query question question1 Sentence1 sentence_1 SENTENCE_A premise text1 질문".split(),
@@ -163,7 +164,7 @@ def test_scores_of_at_most_1_are_labels(tmp_path):
     expected = ": no 'score' is above 1, but a score goes from 0 to 5; call the column label if it goes from 0 to 1"
     assert refusal(tmp_path / "a.csv", names, rows) == expected
     # A correlation does not depend on the scale.
-    assert read_sts(write(tmp_path / "a.csv", names, rows))[:2] == (["밥", "물"], ["빵", "술"])
+    assert read_evaluator(write(tmp_path / "a.csv", names, rows)).sentences2 == ["빵", "술"]
     assert [example.label for example in read_examples(write(tmp_path / "a.csv", names, [*rows, ("길", "새", "1.5")]))] == [
         *(0.2, 0.04, 0.3)
     ]
@@ -176,10 +177,6 @@ def test_numbers_out_of_range_name_the_other_column(tmp_path):
     assert problem == ":2: '87' is not between 0 and 5"
 
 
-def test_what_measures_a_model_needs_two_texts_and_a_number(tmp_path):
-    for names in (("a", "b", "c"), ("a", "b", "negative"), ("a", "b", "c", "score")):
-        assert refusal(tmp_path / "a.csv", names, [("밥", "빵", "물", "3")[: len(names)]], read_sts).startswith(
-            ": found anchor = a, positive = b, "
-        )
+def test_columns_of_kornli(tmp_path):
     names = ("hypothesis", "gold_label", "guid", "premise")
     assert read_nli(write(tmp_path / "a.csv", names, [("빵", "neutral", "1", "밥")])) == [("밥", "빵", "neutral")]

@@ -15,7 +15,6 @@ from minisbert.training.examples import (
     nli_triplets,
     read_examples,
     read_nli,
-    read_sts,
 )
 
 CORPORA = Path(__file__).resolve().parents[3] / "shared" / "data" / "kor-nlu-datasets"
@@ -44,14 +43,13 @@ def message(reader, path):
     return text.removeprefix(f"{path}:")
 
 
-def test_read_sts(file):
+def test_scored_pairs(file):
     rows = 'news\ta\t2024\t1\t2.500\t"비가 온다.\t눈이 "온다".\nnews\t\t\t2\t5\t밥\u2028을 먹는다.\t 밥을 먹는다. \n'
     path = file("sts.tsv", STS_HEADER + rows)
-    sentences1, sentences2, labels = read_sts(path)
-    assert sentences1 == ['"비가 온다.', "밥\u2028을 먹는다."]
-    assert sentences2 == ['눈이 "온다".', " 밥을 먹는다. "]
-    assert labels == [0.5, 1.0]
-    assert read_examples(path)[0] == Example((sentences1[0], sentences2[0]), 0.5)
+    assert read_examples(path) == [
+        Example(('"비가 온다.', '눈이 "온다".'), 0.5),
+        Example(("밥\u2028을 먹는다.", " 밥을 먹는다. "), 1.0),
+    ]
 
 
 def test_read_nli(file):
@@ -78,10 +76,10 @@ def test_bad_rows_of_nli(file):
 
 
 def test_bad_headers(file):
-    assert message(read_sts, file("a.tsv", "sentence1\tscore\n가\t1\n")) == (
+    assert message(read_examples, file("a.tsv", "sentence1\tscore\n가\t1\n")) == (
         " no column for the positive among sentence1, score; expected two texts, such as anchor and positive"
     )
-    assert message(read_sts, file("a.tsv", "")) == " no examples in it"
+    assert message(read_examples, file("a.tsv", "")) == " no examples in it"
     assert message(read_examples, file("a.tsv", "가\t나\t3.0\n다\t라\t1.0\n")).startswith("1: '3.0' names no column")
     assert len(read_examples(file("a.jsonl", '{"1": "가", "2": "나"}\n'))) == 1
     assert message(read_examples, file("a.tsv", "질문\t답\n")) == " no examples in it"
@@ -147,9 +145,9 @@ def test_bad_json_lines(file):
 
 
 def test_files_that_are_not_text(file):
-    assert "CP949" in message(read_sts, file("a.tsv", STS_HEADER.encode() + "a\tb\tc\td\t1\t가\t나\n".encode("cp949")))
+    assert "CP949" in message(read_examples, file("a.tsv", STS_HEADER.encode() + "a\tb\tc\td\t1\t가\t나\n".encode("cp949")))
     with pytest.raises(FileNotFoundError):
-        read_sts(file("a.tsv", "").with_name("없는 파일.tsv"))
+        read_examples(file("a.tsv", "").with_name("없는 파일.tsv"))
 
 
 def test_triplets_worked_out_by_hand():
@@ -236,7 +234,7 @@ def test_files_of_klue():
     records = json.loads((KLUE / "klue-sts-v1.1_dev.json").read_text(encoding="utf-8"))
     expected = [Example((row["sentence1"], row["sentence2"]), row["labels"]["label"] / 5) for row in records]
     assert read_examples(KLUE / "klue-sts-v1.1_dev.json") == expected
-    assert len(expected) == len(read_sts(KLUE / "klue-sts-v1.1_dev.json")[2]) == 519
+    assert len(expected) == 519
     records = json.loads((KLUE / "klue-nli-v1.1_dev.json").read_text(encoding="utf-8"))
     expected = [(row["premise"], row["hypothesis"], row["gold_label"]) for row in records]
     assert read_nli(KLUE / "klue-nli-v1.1_dev.json") == expected
@@ -244,9 +242,7 @@ def test_files_of_klue():
 
 @pytest.mark.skipif(not CORPORA.exists(), reason="no KorNLI and KorSTS beside the checkout")
 def test_korsts_and_kornli():
-    counts = {name: len(read_sts(CORPORA / "KorSTS" / f"sts-{name}.tsv")[2]) for name in ("train", "dev", "test")}
+    counts = {name: len(read_examples(CORPORA / "KorSTS" / f"sts-{name}.tsv")) for name in ("train", "dev", "test")}
     assert counts == {"train": 5749, "dev": 1500, "test": 1379}
     counts = {name: len(read_nli(CORPORA / "KorNLI" / f"xnli.{name}.ko.tsv")) for name in ("dev", "test")}
     assert counts == {"dev": 2490, "test": 5010}
-    first, second, labels = read_sts(CORPORA / "KorSTS" / "sts-dev.tsv")
-    assert read_examples(CORPORA / "KorSTS" / "sts-dev.tsv") == list(map(Example, zip(first, second, strict=True), labels))
