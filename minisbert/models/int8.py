@@ -19,8 +19,8 @@ over the product.
 Rounding magnifies. Where a sum of float32 numbers differs in its last digit, some numbers are rounded to the other side, these
 make more of the next layer differ, and after six real layers two vectors are as far apart as each is from float32. Padding
 changes the order of such sums in the attention. So texts of different lengths never share a batch (devices.py), and then a text
-has the same vector whatever it is encoded with. Equal to the last bit it was with every trained model that was tried. That is not
-certain: on some processors a float32 product has another last digit when it has more rows.
+has the same vector whatever it is encoded with: to the last bit with every trained model that was tried, but this is not
+certain, since on some processors the last digit of a float32 product depends on the number of rows.
 
 The processor multiplies bytes from 0 to 255 with signed ones. If it has VNNI instructions, it adds such products up in 32 bits.
 Older ones first add two of them in 16 bits and stop at 32,767 without a word, where 255 · 127 · 2 = 64,770 may come. There q_W
