@@ -65,7 +65,7 @@ def build_tokenizer(
     Texts are cut to `max_seq_length` tokens, or else to the `usual_length` that the folder says, as far as the model can.
     `usual_class` is the class of the tokenizer where tokenizer_config.json names none.
     """
-    backend = load_backend(files, config.segments > 1, usual_class)
+    backend, settings = _load(files, config.segments > 1, usual_class)
     if lowercase:
         steps = [normalizers.Lowercase(), *([backend.normalizer] if backend.normalizer else [])]
         backend.normalizer = normalizers.Sequence(steps)
@@ -83,7 +83,6 @@ def build_tokenizer(
         if max_seq_length <= more:
             raise ModelError(f"the model cuts texts to {max_seq_length} tokens, but tokenizer.json adds {more} to each")
     check_max_seq_length(max_seq_length, config)
-    settings = parse_json_object(files.get("tokenizer_config.json", b"{}"), "tokenizer_config.json")
     named = getattr(backend.model, "unk_token", None) or token_content(settings.get("unk_token"))
     unknown_token = named or next((token for token in UNKNOWN_TOKENS if backend.token_to_id(token) is not None), None)
     backend.encode_special_tokens = _flag(settings, "split_special_tokens", False)
@@ -105,6 +104,11 @@ def load_backend(files: Files, segments_of_pairs: bool, usual_class: str = "") -
     `segments_of_pairs`: whether one built from vocab.txt puts the second text of a pair into segment 1 (BERT). `usual_class`:
     the class of the tokenizer where tokenizer_config.json names none.
     """
+    return _load(files, segments_of_pairs, usual_class)[0]
+
+
+def _load(files: Files, segments_of_pairs: bool, usual_class: str) -> tuple[tokenizers.Tokenizer, dict[str, Any]]:
+    """The tokenizer, and what the settings files say about it."""
     if "tokenizer.json" not in files and "vocab.txt" not in files:
         raise ModelError(
             "neither tokenizer.json nor vocab.txt is there; of another form of a tokenizer (sentencepiece.bpe.model, "
@@ -125,6 +129,8 @@ def load_backend(files: Files, segments_of_pairs: bool, usual_class: str = "") -
         _check_steps([described.get(step) for step in ("normalizer", "pre_tokenizer", "post_processor", "decoder")])
         with damage_is_model_error("tokenizer.json: not a tokenizer"):
             backend = tokenizers.Tokenizer.from_buffer(files["tokenizer.json"])
+        if backend.truncation is not None and not settings.get("truncation_side"):
+            settings["truncation_side"] = backend.truncation["direction"]
     with damage_is_model_error("tokenizer.json: not a tokenizer"):
         backend = _of_class(backend, settings, described, segments_of_pairs)
         backend.no_padding()
@@ -135,7 +141,7 @@ def load_backend(files: Files, segments_of_pairs: bool, usual_class: str = "") -
         backend.no_truncation()
     if length > special_tokens + 1:
         raise ModelError(f"tokenizer.json: makes {length} tokens of a text that is to be cut to {special_tokens + 1}")
-    return backend
+    return backend, settings
 
 
 def _dicts(values: Any) -> list[dict[str, Any]]:

@@ -133,6 +133,14 @@ def test_truncation_side_says_which_end_is_cut(folder):
     assert ids(load(folder), "밥을 " * 5000 + "먹는다") == [2, *ids_of("먹", "##는다"), 3]
 
 
+def test_tokenizer_json_says_which_end_is_cut_if_no_setting_does(folder):
+    change(folder, SENTENCE, max_seq_length=4)
+    change(folder, "tokenizer.json", truncation={"direction": "Left", "max_length": 9, "strategy": "LongestFirst", "stride": 0})
+    assert ids(load(folder), "밥을 먹는다") == [2, *ids_of("먹", "##는다"), 3]
+    change(folder, TOKENIZER, truncation_side="right")
+    assert ids(load(folder), "밥을 먹는다") == [2, *ids_of("밥", "##을"), 3]
+
+
 def ids_of(*tokens: str) -> list[int]:
     return [VOCABULARY.index(token) for token in tokens]
 

@@ -42,6 +42,10 @@ def agree(folder, again=None):
         ("tokenizer_config.json", {"tokenize_chinese_chars": False}),
         ("tokenizer_config.json", {"tokenizer_class": "PreTrainedTokenizerFast", "do_lower_case": True}),
         ("tokenizer_config.json", {"truncation_side": "left", "model_max_length": 9}),
+        (
+            "tokenizer.json",
+            {"truncation": {"direction": "Left", "max_length": 9, "strategy": "LongestFirst", "stride": 0}, "padding": None},
+        ),
         ("tokenizer_config.json", {"split_special_tokens": True}),
         ("tokenizer_config.json", {"additional_special_tokens": ["밥"]}),
         ("tokenizer_config.json", {"extra_special_tokens": [{"__type": "AddedToken", "content": "남자", "lstrip": True}]}),
