@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from minisbert.errors import InputError
-from minisbert.search.nearest import ROUNDING, Vectors, as_rows, as_tensor, blocks, exact_scores, finite_lengths
+from minisbert.search.nearest import ROUNDING, Vectors, as_rows, as_tensor, blocks, exact_scores, finite_lengths, places
 from minisbert.search.pairs import check_threshold
 
 ROWS_AT_ONCE = 4096  # compared with as many
@@ -57,16 +57,16 @@ def community_detection(
     sizes = _sizes(vectors, threshold, batch_size)
     order = np.argsort(-sizes, kind="stable")  # (N,), of equal sizes the smaller row first
     order = order[sizes[order] >= min_community_size]
-    taken = np.zeros(vectors.shape[0], dtype=bool)
+    free = sizes >= min(2, min_community_size)  # (N,), not in a group yet, and not alone
     groups = []
-    while len(order := order[~taken[order]]):
+    while len(order := order[free[order]]):
         at_once = max(1, int(np.searchsorted(sizes[order[:CENTRES_AT_ONCE]].cumsum(), MEMBERS_AT_ONCE)))
         centres, order = order[:at_once], order[at_once:]
-        for centre, members in zip(centres.tolist(), _members(vectors, centres, threshold, batch_size, taken), strict=True):
-            members = members[~taken[members]]
-            if not taken[centre] and len(members) >= min_community_size:
+        for centre, members in zip(centres.tolist(), _members(vectors, centres, threshold, batch_size, free), strict=True):
+            members = members[free[members]]
+            if free[centre] and len(members) >= min_community_size:
                 groups.append([centre, *members[members != centre].tolist()])
-                taken[groups[-1]] = True
+                free[groups[-1]] = False
     return sorted(groups, key=len, reverse=True)
 
 
@@ -78,27 +78,26 @@ def _sizes(embeddings: Vectors, threshold: float, batch_size: int) -> npt.NDArra
         rows = _unit(as_tensor(embeddings[begin : begin + batch_size]), begin)
         for other, block in zip(range(begin, count, batch_size), blocks(embeddings, batch_size, begin), strict=True):
             for i, j in _alike(rows, rows if other == begin else _unit(block, other), threshold):
-                sizes[begin : begin + len(rows)] += np.bincount(i.cpu(), minlength=len(rows))
+                sizes[begin : begin + len(rows)] += np.bincount(i, minlength=len(rows))
                 if other > begin:
-                    sizes[other : other + len(block)] += np.bincount(j.cpu(), minlength=len(block))
+                    sizes[other : other + len(block)] += np.bincount(j, minlength=len(block))
     return sizes
 
 
 def _members(
-    embeddings: Vectors, centres: npt.NDArray[np.int64], threshold: float, batch_size: int, taken: npt.NDArray[np.bool_]
+    embeddings: Vectors, centres: npt.NDArray[np.int64], threshold: float, batch_size: int, free: npt.NDArray[np.bool_]
 ) -> list[npt.NDArray[np.int64]]:
-    """For each centre the rows that are alike to it and not taken, nearest first."""
+    """For each centre the free rows that are alike to it, nearest first."""
     vectors = torch.cat([as_tensor(embeddings[centre : centre + 1]) for centre in centres.tolist()])
     vectors = F.normalize(vectors, dim=-1)
     found = []
     for number, block in enumerate(blocks(embeddings, batch_size)):
         begin = number * batch_size
-        block = F.normalize(block, dim=-1)
-        free = torch.from_numpy(~taken[begin : begin + len(block)]).to(block.device)
+        rows = np.flatnonzero(free[begin : begin + len(block)])
+        block = F.normalize(block[rows], dim=-1)
         for i, j in _alike(vectors, block, threshold):
-            i, j = i[free[j]], j[free[j]]
             scores = exact_scores(vectors, block, i, j)
-            found.append((i.cpu().numpy(), begin + j.cpu().numpy(), scores.numpy()))
+            found.append((i.numpy(), begin + rows[j.numpy()], scores.numpy()))
     centre, members, cosine = (np.concatenate(parts) for parts in zip(*found, strict=True))
     members = members[np.lexsort((members, -cosine, centre))]
     return np.split(members, np.bincount(centre, minlength=len(centres)).cumsum()[:-1])
@@ -110,11 +109,10 @@ def _alike(a: Tensor, b: Tensor, threshold: float) -> Iterator[tuple[Tensor, Ten
     for offset in range(0, len(a), at_once):
         rows = a[offset : offset + at_once]
         scores = rows @ b.T
-        i, j = (scores >= threshold - ROUNDING).nonzero(as_tuple=True)
-        unsure = (scores[i, j] < threshold + ROUNDING).nonzero()[:, 0]
-        unlike = unsure[(exact_scores(rows, b, i[unsure], j[unsure]) < threshold).to(unsure.device)]
-        alike = torch.ones(len(i), dtype=torch.bool, device=i.device)
-        alike[unlike] = False
+        i, j = places(scores >= threshold - ROUNDING)
+        alike = (scores[i, j] >= threshold + ROUNDING).cpu()
+        unsure = alike.logical_not().nonzero()[:, 0]
+        alike[unsure] = exact_scores(rows, b, i[unsure], j[unsure]) >= threshold
         yield i[alike] + offset, j[alike]
 
 
