@@ -117,7 +117,7 @@ class Nearest:
         for begin in range(0, len(self.queries) if len(block) else 0, at_once):
             part = slice(begin, begin + at_once)
             if self.function in ("cosine", "dot"):
-                scores = self.queries[part] @ rows.T  # (B, n)
+                scores = products(self.queries[part], rows)  # (B, n)
                 error = ROUNDING * self.lengths[part, None] * lengths.max()  # (B, 1)
                 if cosine:
                     scores = scores if many else scores.div_(lengths.clamp_min(1e-12))
@@ -226,6 +226,18 @@ def too_many(candidates: Tensor, top_k: int) -> bool:
     """Whether it is worth some work to have fewer candidates (B, n) for the `top_k` rows of each query."""
     most = 2 * top_k + 8
     return candidates.shape[1] > most and int(np.count_nonzero(candidates)) > most * len(candidates)
+
+
+def products(queries: Tensor, rows: Tensor) -> Tensor:
+    """The product of each query (B, D) with each row (n, D): (B, n).
+
+    For some hundred queries or less, the other order of the factors is up to four times as fast on some processors, and two
+    queries take less time than one.
+    """
+    if len(queries) > rows.shape[1]:
+        return queries @ rows.T
+    asked = queries.repeat(2, 1) if len(queries) == 1 else queries
+    return (rows @ asked.T).T[: len(queries)].contiguous()
 
 
 def places(mask: Tensor) -> tuple[Tensor, Tensor]:
