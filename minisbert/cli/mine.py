@@ -53,6 +53,9 @@ def run(args: argparse.Namespace, say: Say) -> None:
     if args.text_field is not None and args.corpus is None:
         raise InputError("--text-field is for --corpus")
     examples = read_examples(args.pairs, on_columns=lambda path, columns: say(f"{path}: {columns}"))
+    if any(example.label not in (None, 1.0) for example in examples):
+        problem = "not every score or label says that the two texts belong together"
+        raise InputError(f"{args.pairs}: {problem}; leave out the rows with a lower one")
     anchors, positives = ([example.texts[side] for example in examples] for side in (0, 1))
     corpus = positives
     if args.corpus is not None:
@@ -70,5 +73,8 @@ def run(args: argparse.Namespace, say: Say) -> None:
                 row = {"anchor": anchor, "positive": positive, **dict(zip(names, negatives, strict=True))}
                 output.write((json.dumps(row, ensure_ascii=False) + "\n").encode())
                 rows += 1
+        if rows == 0:
+            advice = "lower --negatives, raise --margin or give a larger --corpus"
+            raise InputError(f"no pair has {args.negatives} texts that are near and yet far enough; {advice}")
     left_out = f"; {len(found) - rows} are left out, no text being near and yet far enough" if rows < len(found) else ""
     say(f"{rows} of {len(found)} pairs have {args.negatives} hard negatives{left_out}")

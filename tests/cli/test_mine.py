@@ -49,7 +49,21 @@ def test_an_output_that_exists_is_kept(run):
     assert code == 2
     assert "--overwrite" in err
     assert Path("mined.jsonl").read_text(encoding="utf-8") == "old"
-    assert run("--overwrite")[0] == 0
+    assert run("--overwrite", "--margin", 1)[0] == 0
+
+
+def test_without_any_hard_negative_nothing_is_written(run):
+    code, _, err = run("--negatives", 9)
+    assert code == 2
+    assert "no pair has 9 texts that are near and yet far enough; lower --negatives" in err
+    assert not Path("mined.jsonl").exists()
+
+
+def test_rows_that_do_not_belong_together_are_no_pairs(run):
+    Path("pairs.jsonl").write_text('{"a": "밥", "b": "빵", "label": 1}\n{"a": "물", "b": "길", "label": 0}', encoding="utf-8")
+    code, _, err = run()
+    assert code == 2
+    assert "pairs.jsonl: not every score or label says that the two texts belong together" in err
 
 
 @pytest.mark.parametrize("arguments", ["--margin 2", "--negatives 0", "--text-field a", "-o a.tsv", "--pairs none.jsonl"])
