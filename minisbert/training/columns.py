@@ -73,7 +73,7 @@ def choose_columns(names: Iterable[str], where: str) -> Columns:
         if not found:
             known = ", ".join(name or "(no name)" for name in roles)
             problem = f"no column for the {role} among {one_line(known)}"
-            raise InputError(f"{where}: {problem}; expected two texts, such as anchor and positive")
+            raise InputError(f"{where}: {problem}; expected two texts, such as anchor and positive, or text and class")
         texts += found
     texts += sorted(by_role["negative"], key=_number_in) + free
     score, label, relation = (next(iter(by_role[role]), None) for role in ("score", "label", "relation"))

@@ -86,6 +86,8 @@ def _search_in_classes(examples: list[Example], name: str, show: bool | None) ->
         classes.setdefault(group, []).append(text)
     if not any(len(texts) > 1 for texts in classes.values()):
         raise InputError("no class has two texts: nothing to search for")
+    if len(classes) < 2:
+        raise InputError("one class in all: every text belongs together, there is nothing to tell apart")
     queries = {group: texts[0] for group, texts in classes.items()}
     corpus = {f"{group}\t{number}": text for group, texts in classes.items() for number, text in enumerate(texts[1:])}
     relevant = {group: [f"{group}\t{number}" for number in range(len(texts) - 1)] for group, texts in classes.items()}

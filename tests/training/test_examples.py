@@ -77,7 +77,7 @@ def test_bad_rows_of_nli(file):
 
 def test_bad_headers(file):
     assert message(read_examples, file("a.tsv", "sentence1\tscore\n가\t1\n")) == (
-        " no column for the positive among sentence1, score; expected two texts, such as anchor and positive"
+        " no column for the positive among sentence1, score; expected two texts, such as anchor and positive, or text and class"
     )
     assert message(read_examples, file("a.tsv", "")) == " no examples in it"
     assert message(read_examples, file("a.tsv", "가\t나\t3.0\n다\t라\t1.0\n")).startswith("1: '3.0' names no column")
