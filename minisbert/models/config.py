@@ -106,7 +106,10 @@ def subset(fields: Fields, name: str, allowed: Collection[str]) -> frozenset[str
 
 
 def only_supported(fields: Fields, name: str, supported: Any) -> None:
-    """Check that `name` is absent, null or equal to `supported`: any other value would change the mathematics."""
+    """Check that `name` is absent, null or equal to `supported`.
+
+    Any other value would change the mathematics: ignored, it would give vectors that look right and are not.
+    """
     value = fields.get(name)
     if value is not None and value != supported:
         raise ModelError(f"config.json: {name} = {value!r:.50} is not supported, only {supported!r}")

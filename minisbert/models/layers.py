@@ -1,6 +1,8 @@
 """What all models are made of: embeddings, attention, feed-forward, and the layer that puts the last two together.
 
 Paper: Vaswani et al. 2017, "Attention Is All You Need", section 3. Checked against transformers 5.24.0 (bert.py, roberta.py).
+Dropout falls after the embeddings, on the weights of attention, and on what each half of a layer adds; a test compares every
+call of it with those of the reference (tests/parity/test_encoders.py).
 
 Axis letters of the whole project:
     B batch      T tokens            D width        H heads        K = D / H head width

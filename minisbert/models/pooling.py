@@ -4,8 +4,9 @@ Paper: Reimers & Gurevych 2019, "Sentence-BERT", section 3 (mean, max and CLS po
 
 Why the mean and not the first token, [CLS]? Pre-training gives the first token hardly a reason to summarise the whole text,
 while every other token must say what it means in this text. Their mean is a good start, and it was the best after fine-tuning
-too (table 6 of the paper). A model must be pooled as it was trained: 1_Pooling/config.json in its folder says how. Checked
-against sentence-transformers 6.2.0, `Pooling` and `Normalize`. Axis letters: see layers.py.
+too (table 6 of the paper). A model must be pooled as it was trained: 1_Pooling/config.json in its folder says how, by
+"pooling_mode": "cls" or, in older ones, "pooling_mode_cls_token": true. For another one: `model.pooling = Pooling("cls")`.
+Checked against sentence-transformers 6.2.0, `Pooling` and `Normalize`. Axis letters: see layers.py.
 """
 
 import torch
@@ -36,8 +37,8 @@ class Pooling(nn.Module):
 
         Args:
             token_embeddings: (B, T, D) floating point.
-            attention_mask: (B, T) bool, True = real token, of which each text has at least one and no padding before them;
-                None = all are.
+            attention_mask: (B, T) bool, True = real token; None = all are. Padding comes after the real tokens, of which each
+                text has at least one: an empty text has its special tokens.
 
         Returns:
             (B, D), or (B, n D) for n modes; float32 for float16 and bfloat16 input (sums of many small numbers need the

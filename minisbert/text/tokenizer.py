@@ -178,8 +178,8 @@ class Tokenizer:
     def pad(self, texts: TokenizedTexts, rows: Sequence[int] | npt.NDArray[np.integer]) -> tuple[Tensor, Tensor | None]:
         """Make a batch of some of the texts, padded on the right to the longest of them.
 
-        Where all of them have one length there is nothing to hide from attention, and no mask is made: without one,
-        attention takes its fastest kernel.
+        Where all of them have one length there is nothing to hide from attention, and no mask is made: without one, the
+        attention of BERT and RoBERTa takes its fastest kernel. (DeBERTa's has its position scores to add in any case.)
 
         Args:
             texts: N tokenized texts.

@@ -63,9 +63,9 @@ def fit(
         plan: all hyper-parameters.
         output: folder for the model (the best one, or the last one without an evaluator), metrics and training states.
         evaluator: called every `plan.evaluation_steps` steps of an epoch and at its end; the best model is kept in `output`.
-        resume: go on from the last training state in `output`, if there is one; the result is the same to the bit on a CPU
-            (a GPU adds in changing order).
-            Without, training states and metrics of an earlier run in `output` are removed.
+        resume: go on from the last training state in `output`, if there is one: the parameters and the moments of every AdamW.
+            Batches and dropout are drawn again from seeds, so the result is the same to the bit on a CPU (a GPU adds in
+            changing order). Without, training states and metrics of an earlier run in `output` are removed.
         on_step: called after each step and its evaluation, in every process.
         should_stop: asked after each step; with several processes, one that says so stops all.
 
