@@ -36,6 +36,8 @@ def linear_and_float(seed=0):
 
 @pytest.mark.parametrize("vnni", [True, False])
 def test_sums_of_whole_numbers_are_exact(vnni, monkeypatch):
+    if vnni and not torch.cpu._is_vnni_supported():
+        pytest.skip("this processor has no VNNI instructions")
     monkeypatch.setattr(torch.cpu, "_is_vnni_supported", lambda: vnni)
     x, weight = whole_numbers(50, 255, seed=0).abs(), whole_numbers(M, int8.largest_weight(), seed=1)
     found = Int8Linear(weight.float(), torch.zeros(M))(x.float())
@@ -122,10 +124,11 @@ def test_a_weight_row_of_zeros_gives_its_bias():
 
 @pytest.mark.parametrize("constant", [0.0, 1.0, -3.0, 1e-42, 1e30])
 def test_constant_activations(constant):
+    """They need no rounding, so that only that of the weights is left."""
     linear, exact = linear_and_float()
     x = torch.full((2, D), constant)
-    expected = exact(x)
-    torch.testing.assert_close(linear(x), expected, atol=0.01 * float(expected.abs().max()), rtol=0)
+    half_w = exact.weight.abs().amax(1) / int8.largest_weight() / 2
+    assert ((linear(x) - exact(x)).abs() <= 1.001 * abs(constant) * D * half_w + 1e-6).all()
 
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf")])
