@@ -15,7 +15,7 @@ folder, 4 Hub or network, 5 file system, 6 NaN or infinite values, 130 interrupt
 """
 
 # This file is what can be done without torch, which takes a second to import: --help, and a look at the arguments and the first
-# text. The work is in encoding.py.
+# text. The work is in encode_run.py.
 
 import argparse
 import contextlib
@@ -97,7 +97,7 @@ def run(args: argparse.Namespace, say: Say) -> None:
         records = itertools.chain(list(itertools.islice(records, 1)), records)
         if args.output not in (None, "-"):
             check_output(Path(args.output), args.overwrite)
-        from minisbert.cli.encoding import encode_texts
+        from minisbert.cli.encode_run import encode_texts
 
         encode_texts(args, records, say)
 

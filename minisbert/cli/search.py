@@ -22,9 +22,9 @@ from minisbert.cli.display import printable, result_line
 from minisbert.cli.shared import Say
 from minisbert.errors import InputError
 from minisbert.files import read_json_object
+from minisbert.search.duplicates import paraphrase_mining
 from minisbert.search.groups import community_detection
 from minisbert.search.nearest import Nearest, Vectors, as_tensor
-from minisbert.search.pairs import paraphrase_mining
 from minisbert.storage.vectors import ROWS_AT_ONCE, TextDigest, record_path
 from minisbert.text.rows import Record, read_texts
 

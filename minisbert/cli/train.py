@@ -114,7 +114,7 @@ def run(args: argparse.Namespace, output: Path, say: Say) -> int:
             raise InputError(f"{output}: no training run was here to go on with; name another folder")
         if not (args.resume or args.overwrite):
             raise InputError(f"{output}: not empty; pass --resume to go on, or --overwrite to train anew into it")
-    from minisbert.cli.training_run import train  # imports torch, which what is above does without
+    from minisbert.cli.train_run import train  # imports torch, which what is above does without
 
     return train(args, recipe, output, stop, say)
 

@@ -16,8 +16,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from minisbert.errors import InputError
+from minisbert.search.duplicates import check_threshold
 from minisbert.search.nearest import ROUNDING, Vectors, as_rows, as_tensor, blocks, exact_scores, finite_lengths, places
-from minisbert.search.pairs import check_threshold
 
 ROWS_AT_ONCE = 4096  # compared with as many
 SCORES_AT_ONCE = 1 << 22  # if all are alike, each of them becomes a pair of row numbers

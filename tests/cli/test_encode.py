@@ -168,7 +168,7 @@ def test_why_is_for_two_texts(run, count):
 
 
 def test_query_prints_the_best_first_and_the_earlier_of_equals(run, monkeypatch):
-    monkeypatch.setattr("minisbert.cli.encoding.ROWS_AT_ONCE", 2)
+    monkeypatch.setattr("minisbert.cli.encode_run.ROWS_AT_ONCE", 2)
     code, out, err = run("--query", "밥", "--top-k", "3", "날씨가 춥다.", "밥", "고양이는 물을 마신다.", "밥")
     scores, numbers, texts = zip(*(line.split("\t") for line in out.splitlines()), strict=True)
     assert code == 0
@@ -387,7 +387,7 @@ def test_E5_what_is_cut_is_counted(run):
 
 
 def test_E6_decomposed_hangul_is_told_once_and_composed_on_demand(run, monkeypatch):
-    monkeypatch.setattr("minisbert.cli.encoding.ROWS_AT_ONCE", 2)
+    monkeypatch.setattr("minisbert.cli.encode_run.ROWS_AT_ONCE", 2)
     decomposed = [unicodedata.normalize("NFD", sentence) for sentence in SENTENCES]
     run(*SENTENCES, "-o", "a.npy")
     code, _, err = run(*decomposed, "-o", "b.npy")
@@ -404,7 +404,7 @@ def test_E6_decomposed_hangul_is_told_once_and_composed_on_demand(run, monkeypat
 
 
 def test_E9_row_i_is_line_i(run, monkeypatch, model):
-    monkeypatch.setattr("minisbert.cli.encoding.ROWS_AT_ONCE", 300)
+    monkeypatch.setattr("minisbert.cli.encode_run.ROWS_AT_ONCE", 300)
     texts = [SENTENCES[int(n)] for n in np.random.default_rng(0).integers(len(SENTENCES), size=1000)]
     Path("a.txt").write_text("\n".join(texts) + "\n", encoding="utf-8")
     run("-i", "a.txt", "-o", "a.npy")
@@ -431,7 +431,7 @@ def test_E12_a_row_that_is_not_finite_is_named(run, monkeypatch):
         return model
 
     monkeypatch.setattr(encoding, "load_model", poisoned)
-    monkeypatch.setattr("minisbert.cli.encoding.ROWS_AT_ONCE", 2)
+    monkeypatch.setattr("minisbert.cli.encode_run.ROWS_AT_ONCE", 2)
     code, _, err = run("밥", "빵", "길", "물", "밥", "-o", "a.npy")
     assert code == 6
     assert "encode.py: row 3: the vector is NaN or infinite" in err
@@ -454,7 +454,7 @@ def test_E13_out_of_memory_halves_the_batches_and_says_so_once(run, monkeypatch)
     texts = sentences(60)
     run(*texts, "-o", "a.npy")
     memory_for(monkeypatch, 3)
-    monkeypatch.setattr("minisbert.cli.encoding.ROWS_AT_ONCE", 20)
+    monkeypatch.setattr("minisbert.cli.encode_run.ROWS_AT_ONCE", 20)
     code, _, err = run(*texts, "-o", "b.npy")
     assert code == 0
     assert err.count("out of memory") == 1
@@ -530,7 +530,7 @@ def test_E15_an_interrupted_run_is_resumed_to_the_same_bytes(run, start, monkeyp
     assert b"Traceback" not in err
     assert left_in(".") == [f".a.{form}.journal", f".a.{form}.part"]
 
-    monkeypatch.setattr("minisbert.cli.encoding.ROWS_AT_ONCE", 8)
+    monkeypatch.setattr("minisbert.cli.encode_run.ROWS_AT_ONCE", 8)
     text = "".join(lines).encode()
     assert run("-o", f"b.{form}", stdin=text)[0] == 0
     code, _, err = run("-o", f"a.{form}", "--resume", stdin=text)
@@ -543,7 +543,7 @@ def test_E15_an_interrupted_run_is_resumed_to_the_same_bytes(run, start, monkeyp
 @pytest.fixture
 def interrupted(run, monkeypatch):
     """A run of encode.py that was interrupted after 24 of 30 rows."""
-    monkeypatch.setattr("minisbert.cli.encoding.ROWS_AT_ONCE", 8)
+    monkeypatch.setattr("minisbert.cli.encode_run.ROWS_AT_ONCE", 8)
     Path("a.txt").write_text("\n".join(sentences(30)), encoding="utf-8")
     with monkeypatch.context() as patch:
         blocks = encoding.blocks
@@ -593,7 +593,7 @@ def test_E15_what_is_left_is_not_trusted_when_it_is_damaged(interrupted):
 
 
 def test_a_stream_that_ends_with_a_full_block(run, monkeypatch, model):
-    monkeypatch.setattr("minisbert.cli.encoding.ROWS_AT_ONCE", 8)
+    monkeypatch.setattr("minisbert.cli.encode_run.ROWS_AT_ONCE", 8)
     texts = sentences(16)
     code, _, err = run("-o", "a.npy", stdin="\n".join(texts).encode())
     assert code == 0
@@ -604,7 +604,7 @@ def test_a_stream_that_ends_with_a_full_block(run, monkeypatch, model):
 
 
 def test_E15_rows_before_a_line_that_cannot_be_read_are_kept(run, monkeypatch):
-    monkeypatch.setattr("minisbert.cli.encoding.ROWS_AT_ONCE", 8)
+    monkeypatch.setattr("minisbert.cli.encode_run.ROWS_AT_ONCE", 8)
     lines = [sentence.encode() for sentence in sentences(20)]
     Path("a.txt").write_bytes(b"\n".join([*lines, b"\xff"]))
     code, _, err = run("-i", "a.txt", "-o", "a.npy")

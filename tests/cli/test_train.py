@@ -15,7 +15,7 @@ import pytest
 import torch
 
 from minisbert import SentenceEncoder
-from minisbert.cli import train, training_run
+from minisbert.cli import train, train_run
 from minisbert.training import corpora
 from minisbert.training import step as training_step
 from minisbert.training.recipes import RECIPES
@@ -61,7 +61,7 @@ def place(tmp_path_factory):
 def run(place, tmp_path, monkeypatch, capsys):
     """Runs train.py in an empty folder; returns exit code, standard output and the lines of standard error."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(training_run, "weights_folder", lambda: tmp_path)
+    monkeypatch.setattr(train_run, "weights_folder", lambda: tmp_path)
     handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
 
     def run(*arguments):
@@ -110,7 +110,7 @@ def fitted(monkeypatch):
         calls.append(SimpleNamespace(**locals()))
         model.save_pretrained(output)
 
-    monkeypatch.setattr(training_run, "fit", fit)
+    monkeypatch.setattr(train_run, "fit", fit)
     return calls
 
 
@@ -120,7 +120,7 @@ def killed_at_its_end(monkeypatch):
 
     def killed_at_its_end(run, *arguments):
         with monkeypatch.context() as patches:
-            patches.setattr(training_run, "finish", lambda *_: None)
+            patches.setattr(train_run, "finish", lambda *_: None)
             assert run(*arguments)[0] == 0
 
     return killed_at_its_end
@@ -494,7 +494,7 @@ def test_out_of_memory_is_one_line(own, monkeypatch):
 
 def test_emulated_bfloat16_is_told(own, monkeypatch):
     for emulated in (True, False):
-        monkeypatch.setattr(training_run, "EMULATES_BFLOAT16", emulated)
+        monkeypatch.setattr(train_run, "EMULATES_BFLOAT16", emulated)
         _, _, err = own("--dtype", "bfloat16", "--max-steps", 1, "--overwrite")
         assert ("no bfloat16 instructions" in err[0]) == emulated
 

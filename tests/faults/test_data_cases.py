@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from minisbert import SentenceEncoder
-from minisbert.cli import encode, evaluate, train, training_run
+from minisbert.cli import encode, evaluate, train, train_run
 from tests.tiny import tiny_folder
 
 KLUE = Path(__file__).resolve().parents[3] / "shared" / "data" / "klue" / "klue-sts-v1.1_dev.json"
@@ -44,7 +44,7 @@ def model(tmp_path_factory):
 def run(model, capsys, monkeypatch, tmp_path):
     """Runs a command with the tiny model in an empty folder; returns exit code, standard output, standard error."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(training_run, "weights_folder", lambda: tmp_path)
+    monkeypatch.setattr(train_run, "weights_folder", lambda: tmp_path)
     handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
 
     def run(command, *arguments, stdin=b""):

@@ -26,7 +26,7 @@ import torch.distributed as distributed
 from torch import nn
 
 from minisbert import SentenceEncoder, files
-from minisbert.cli import train, training_run
+from minisbert.cli import train, train_run
 from minisbert.errors import FILE_SYSTEM_EXIT_CODE, InputError, ModelError, NonFiniteError
 from minisbert.evaluation import EmbeddingSimilarityEvaluator
 from minisbert.training.examples import Example, NoDuplicatesBatches, ShuffledBatches
@@ -321,7 +321,7 @@ def test_T4_a_second_signal_that_comes_so_soon_is_taken_for_the_same(monkeypatch
 
 
 def test_T4_a_signal_before_training_ends_the_program(command, monkeypatch, capsys):
-    monkeypatch.setattr(training_run, "load_data", lambda *_, **__: os.kill(os.getpid(), signal.SIGTERM))
+    monkeypatch.setattr(train_run, "load_data", lambda *_, **__: os.kill(os.getpid(), signal.SIGTERM))
     assert train.main(command) == 143
     assert capsys.readouterr().err == "train.py: terminated\n"
 
@@ -376,7 +376,7 @@ def test_T5_every_byte_of_the_state_counts(uninterrupted, tmp_path):
 
 def test_T5_all_torn(command, tmp_path, monkeypatch, capsys):
     with monkeypatch.context() as patches:
-        patches.setattr(training_run, "finish", lambda *_: None)  # killed before its end
+        patches.setattr(train_run, "finish", lambda *_: None)  # killed before its end
         assert train.main([*command, "--checkpoint-steps", "4", "--max-steps", "6"]) == 0
     (checkpoint,) = list_states(tmp_path / "out" / "checkpoints")
     tear(checkpoint / "state.json", "flipped")
