@@ -3,7 +3,7 @@
     python -m minisbert.tour "한 남자가 음식을 먹는다." "한 남자가 빵을 먹는다."
 
 The model runs as always, and `Recording` writes down what goes into its modules and comes out. A step shows a part of that, in
-the order of the book, and names the function that computed it. Steps are data: cli/tour.py prints them on a terminal, and
+the order of the book, and names the function that computed it. Steps are data: cli/tour_run.py prints them on a terminal, and
 cli/tour_page.py makes a page of them. Axis letters: see layers.py; here B = 1.
 """
 

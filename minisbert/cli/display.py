@@ -1,15 +1,24 @@
 """What a person sees on a terminal: texts in columns, similarities as a coloured grid."""
 
+import math
+import textwrap
 import unicodedata
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
+
+if TYPE_CHECKING:
+    from minisbert.tour import Table
 
 RESET = "\x1b[0m"
 # Backgrounds of the 256-colour palette for similarities from 0 to 1 in tenths; black text stays legible on all.
 COLOURS = (255, 254, 253, 230, 229, 228, 222, 216, 210, 204, 203)
 Cell = tuple[str, int | None]  # what it says, and its shade, an index of COLOURS; None = no colour
+MOST_ROWS = 20  # of a table
+LONGEST_NAME = 6  # columns of a token's name above a grid
+SHORTEST_LABEL = 10
 
 
 def columns(text: str) -> int:
@@ -115,3 +124,58 @@ def right(text: str, width: int) -> str:
 def left_to_right(text: str) -> str:
     """End Hebrew or Arabic with a mark without width, so that numbers behind it are not drawn in its direction."""
     return text + "\u200e" if any(unicodedata.bidirectional(character) in ("R", "AL") for character in text) else text
+
+
+def table_lines(table: "Table", width: int, colour: bool) -> list[str]:
+    """A table as lines for a terminal of so many columns; what does not fit is left out, and "…" stands there."""
+    longest = max(map(columns, table.columns))
+    cell = max(_digits(table), min(longest, LONGEST_NAME)) + 1 if table.shaded else max(_digits(table), longest) + 2
+    least = min(4, len(table.columns))  # columns, sums among them, and beside them the start of a name
+    cell = min(cell, (width - SHORTEST_LABEL) // least)
+    label = min(max(SHORTEST_LABEL, *map(columns, table.rows)), width - least * cell)
+    names, headings, cells = visible(table, MOST_ROWS, (width - label) // cell - table.sums)
+    if not colour:
+        cells = [[(text, None) for text, _ in row] for row in cells]
+    return textwrap.wrap(table.title, width) + grid(names, label, headings, cells, cell)
+
+
+def _digits(table: "Table") -> int:
+    """The characters of the longest number, sums included."""
+    return max(len(format(number, table.form)) for number in table.with_sums().flat)
+
+
+def visible(table: "Table", most_rows: int, most_columns: int) -> tuple[list[str], list[str], list[list[Cell]]]:
+    """Names of rows, names of columns and cells of a table; where something is left out stands "…". Sums are of everything.
+
+    Takes the number of rows and of columns that there is room for, at least 3 each, sums not counted.
+    """
+    numbers, low, high = table.with_sums(), table.numbers.min(), table.numbers.max()
+    rows, headings = (*table.rows, "sum"), (*table.columns, "sum")
+
+    def cell(row: int | None, column: int | None) -> Cell:
+        if row is None or column is None:
+            return "…", None
+        number = numbers[row, column]
+        is_sum = row == len(table.rows) or column == len(table.columns)
+        coloured = table.shaded and not is_sum and high > low and math.isfinite(number)
+        text = format(number, table.form)
+        if float(text) == 0:
+            text = text.removeprefix("-")
+        return text, round((len(COLOURS) - 1) * (number - low) / (high - low)) if coloured else None
+
+    shown_rows = [*_some(len(table.rows), most_rows), *([len(table.rows)] if table.sums else [])]
+    shown_columns = [*_some(len(table.columns), most_columns), *([len(table.columns)] if table.sums else [])]
+    return (
+        ["…" if row is None else rows[row] for row in shown_rows],
+        ["…" if column is None else headings[column] for column in shown_columns],
+        [[cell(row, column) for column in shown_columns] for row in shown_rows],
+    )
+
+
+def _some(count: int, most: int) -> list[int | None]:
+    """Which of `count` to show: all, or the first ones and the last one, and a gap (None) before it.
+
+    >>> _some(4, 4), _some(100, 4)
+    ([0, 1, 2, 3], [0, 1, None, 99])
+    """
+    return list(range(count)) if count <= most else [*range(most - 2), None, count - 1]

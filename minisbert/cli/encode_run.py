@@ -24,7 +24,7 @@ import torch
 
 import minisbert
 from minisbert import devices
-from minisbert.cli.display import printable, similarity_grid, table_of_texts
+from minisbert.cli.display import printable, similarity_grid, table_lines, table_of_texts, visible
 from minisbert.cli.search import print_duplicates, print_groups, print_nearest, read_queries, saved_vectors
 from minisbert.cli.shared import Say
 from minisbert.distributed import gather, is_main_process, join_processes, process_count, share_of_rows
@@ -268,7 +268,6 @@ def print_similarities(encoder: BlockEncoder, texts: list[str], vectors: npt.NDA
 
 def print_why(encoder: BlockEncoder, texts: list[str], width: int) -> None:
     """Print which tokens make the cosine of two texts, of their first `width` columns: a grid, or off a terminal tabs."""
-    from minisbert.cli.tour import table_lines, visible
     from minisbert.tour import Sentence, why_alike  # it imports training, which encoding does without
 
     prompts = (encoder.options["prompt"], encoder.options["prompt_name"])

@@ -17,6 +17,7 @@ import minisbert
 from minisbert.cli.shared import Say, command_parser, default_model, exit_code_of, prepare_streams
 from minisbert.errors import InputError
 from minisbert.files import replacing
+from minisbert.search import mine_hard_negatives
 from minisbert.text.rows import read_texts
 from minisbert.training.examples import read_examples
 
@@ -61,8 +62,6 @@ def run(args: argparse.Namespace, say: Say) -> None:
     if args.corpus is not None:
         with open(args.corpus, "rb") as file:
             corpus = [text for text in read_texts(file, args.corpus, args.text_field) if text.strip()]
-    from minisbert.search import mine_hard_negatives  # imports torch, which what is above does without
-
     model = minisbert.SentenceEncoder.from_pretrained(args.model, device=args.device, local_files_only=args.local_files_only)
     found = mine_hard_negatives(anchors, positives, corpus, model, num_negatives=args.negatives, margin=args.margin)
     names = ["negative"] if args.negatives == 1 else [f"negative_{number}" for number in range(1, args.negatives + 1)]

@@ -5,8 +5,7 @@ from html import escape
 
 import numpy as np
 
-from minisbert.cli.display import COLOURS, printable
-from minisbert.cli.tour import visible
+from minisbert.cli.display import COLOURS, printable, visible
 from minisbert.tour import Bars, Step, Table
 
 MOST_TOKENS = 20  # rows and columns of a grid: more could not be read

@@ -23,7 +23,7 @@ import torch
 from safetensors.numpy import load_file
 
 from minisbert import SentenceEncoder, devices
-from minisbert.cli import encode, encoding
+from minisbert.cli import encode, encode_run
 from minisbert.models import bert
 from tests.benchmarks import soak_encode
 from tests.tiny import SENTENCES, tiny_folder
@@ -138,7 +138,7 @@ def test_quiet_says_nothing(run):
 
 
 def test_similarity_prints_the_matrix(run, monkeypatch):
-    monkeypatch.setattr(encoding, "SIMILARITY_ROWS_AT_ONCE", 2)
+    monkeypatch.setattr(encode_run, "SIMILARITY_ROWS_AT_ONCE", 2)
     code, out, _ = run("--similarity", "밥", "한 남자가 빵을 먹는다.", "밥")
     matrix = np.array([line.split("\t") for line in out.splitlines()], dtype=float)
     assert code == 0
@@ -423,14 +423,14 @@ def test_E10_the_same_command_writes_the_same_bytes(run, form):
 
 
 def test_E12_a_row_that_is_not_finite_is_named(run, monkeypatch):
-    load_model = encoding.load_model
+    load_model = encode_run.load_model
 
     def poisoned(*args):
         model = load_model(*args)
         model.encoder.embeddings.token.weight.data[model.tokenizer.backend.token_to_id("물")] = float("nan")
         return model
 
-    monkeypatch.setattr(encoding, "load_model", poisoned)
+    monkeypatch.setattr(encode_run, "load_model", poisoned)
     monkeypatch.setattr("minisbert.cli.encode_run.ROWS_AT_ONCE", 2)
     code, _, err = run("밥", "빵", "길", "물", "밥", "-o", "a.npy")
     assert code == 6
@@ -546,7 +546,7 @@ def interrupted(run, monkeypatch):
     monkeypatch.setattr("minisbert.cli.encode_run.ROWS_AT_ONCE", 8)
     Path("a.txt").write_text("\n".join(sentences(30)), encoding="utf-8")
     with monkeypatch.context() as patch:
-        blocks = encoding.blocks
+        blocks = encode_run.blocks
 
         def until_interrupted(texts):
             for number, block in enumerate(blocks(texts)):
@@ -554,7 +554,7 @@ def interrupted(run, monkeypatch):
                     raise KeyboardInterrupt
                 yield block
 
-        patch.setattr(encoding, "blocks", until_interrupted)
+        patch.setattr(encode_run, "blocks", until_interrupted)
         code, _, err = run("-i", "a.txt", "-o", "a.npy")
     assert code == 130
     assert err == ("encode.py: note: 24 rows are kept beside a.npy; --resume goes on from there\nencode.py: interrupted\n")
@@ -617,13 +617,13 @@ def test_E15_rows_before_a_line_that_cannot_be_read_are_kept(run, monkeypatch):
 
 
 def test_E15_rows_are_named_by_their_place_in_the_input(interrupted, monkeypatch):
-    def poisoned(*args, load=encoding.load_model):
+    def poisoned(*args, load=encode_run.load_model):
         model = load(*args)
         model.encoder.embeddings.token.weight.data[model.tokenizer.backend.token_to_id("밥")] = float("nan")
         monkeypatch.setattr(model, "fingerprint", lambda: json.loads(Path(".a.npy.journal").read_bytes())["run"]["weights"])
         return model
 
-    monkeypatch.setattr(encoding, "load_model", poisoned)
+    monkeypatch.setattr(encode_run, "load_model", poisoned)
     code, _, err = interrupted("-i", "a.txt", "-o", "a.npy", "--resume")
     first = next(row for row, sentence in enumerate(sentences(30)) if row >= 24 and "밥" in sentence)
     assert code == 6
@@ -642,7 +642,7 @@ def test_two_runs_do_not_write_one_output(run):
 def test_E16_an_output_that_exists_is_kept(run, monkeypatch):
     Path("a.npy").write_bytes(b"old")
     with monkeypatch.context() as patch:
-        patch.delattr(encoding, "load_model")  # not called
+        patch.delattr(encode_run, "load_model")  # not called
         code, _, err = run("밥", "-o", "a.npy")
     assert code == 2
     assert "--overwrite" in err
@@ -652,7 +652,7 @@ def test_E16_an_output_that_exists_is_kept(run, monkeypatch):
 
 
 def test_E16_a_folder_that_cannot_be_written_is_refused_before_the_model_is_loaded(run, monkeypatch):
-    monkeypatch.delattr(encoding, "load_model")
+    monkeypatch.delattr(encode_run, "load_model")
     assert run("밥", "-o", "없음/a.npy") == (5, "", "encode.py: 없음/a.npy: No such file or directory\n")
     assert run("밥", "-o", f"{'가' * 90}.npy")[0] == 5
 
@@ -675,7 +675,7 @@ def test_E17_rows_out_are_lines_in(run):
 
 
 def test_E18_an_input_in_another_encoding_is_named_before_the_model_is_loaded(run, monkeypatch):
-    monkeypatch.delattr(encoding, "load_model")
+    monkeypatch.delattr(encode_run, "load_model")
     for code_page, hint in (("cp949", "iconv -f cp949 -t utf-8"), ("utf-16", "iconv -f utf-16 -t utf-8")):
         Path("a.txt").write_text("고양이는 물을 마신다.\n", encoding=code_page)
         code, _, err = run("-i", "a.txt", "-o", "a.npy")
@@ -779,12 +779,12 @@ def test_torchrun_without_the_device_is_one_line(run, monkeypatch):
 
 def test_what_is_done_is_printed_before_a_failure(model, tmp_path):
     """The script itself ends without Python's usual clean-up."""
-    lines = [*(json.dumps({"text": "밥"}) for _ in range(encoding.ROWS_AT_ONCE)), "[]"]
+    lines = [*(json.dumps({"text": "밥"}) for _ in range(encode_run.ROWS_AT_ONCE)), "[]"]
     (tmp_path / "a.jsonl").write_text("\n".join(lines), encoding="utf-8")
     command = [sys.executable, ROOT / "encode.py", "-m", model, "--device", "cpu", "-i", "a.jsonl"]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, timeout=100)
     assert done.returncode == 2
-    assert done.stdout.count(b"\n") == encoding.ROWS_AT_ONCE
+    assert done.stdout.count(b"\n") == encode_run.ROWS_AT_ONCE
     assert json.loads(done.stdout.splitlines()[-1])["text"] == "밥"
 
 
