@@ -6,7 +6,7 @@ In training each process takes its share of every batch, and the gradients are a
 import contextlib
 import os
 from collections.abc import Iterator
-from typing import TypeVar
+from typing import Any, TypeVar, cast
 
 import torch
 import torch.distributed as distributed
@@ -90,3 +90,29 @@ def average_over_processes(model: nn.Module, loss: Tensor, tokens: int) -> tuple
         distributed.all_reduce(tensor)
     torch._foreach_div_(gradients, process_count())
     return totals[0].item(), int(totals[1])
+
+
+def rows_of_all_processes(rows: Tensor) -> Tensor:
+    """The rows (B, D) of all processes, one below the other: (B · processes, D), with gradients.
+
+    A row's gradient is the sum of those that all processes have. `average_over_processes` divides by their number later: the
+    result is that of the mean over all rows.
+    """
+    gathered: Tensor = cast(Any, _AllProcesses).apply(rows)
+    return gathered
+
+
+class _AllProcesses(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, rows: Tensor) -> Tensor:
+        """From (B, D) to (B · processes, D)."""
+        gathered = [torch.empty_like(rows) for _ in range(process_count())]
+        distributed.all_gather(gathered, rows.contiguous())
+        return torch.cat(gathered)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+        """From (B · processes, D) to (B, D)."""
+        total = gradient.clone()
+        distributed.all_reduce(total)
+        return total.chunk(process_count())[process_rank()]

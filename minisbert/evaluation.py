@@ -69,36 +69,8 @@ def spearman(x: npt.ArrayLike, y: npt.ArrayLike) -> float:
     return pearson(ranks(x), ranks(y))
 
 
-class Evaluator(Protocol):
-    """What measures a model on data: the class below, and those of search/evaluation.py.
-
-    Attributes:
-        name: of the data; begins the keys of the result.
-        task: what is measured, and `table`: the file of a training run that tells it; both as sentence-transformers names them.
-        columns: column of the table -> key of the result.
-        shown: columns of the numbers by which models are compared.
-    """
-
-    name: str
-    task: str
-    table: str
-    columns: dict[str, str]
-    shown: tuple[str, ...]
-
-    def __call__(self, model: Any) -> dict[str, float]:
-        """Measure the model."""
-
-    def main_score(self, result: dict[str, float]) -> float:
-        """The number that picks the best model."""
-
-
-def shown_scores(evaluator: Evaluator, result: dict[str, float]) -> str:
-    """The numbers by which models are compared, x100: "cosine pearson 86.81, cosine spearman 86.05"."""
-    return ", ".join(f"{column.replace('_', ' ')} {100 * result[evaluator.columns[column]]:.2f}" for column in evaluator.shown)
-
-
 class EmbeddingSimilarityEvaluator:
-    """Measures a model on pairs of sentences that people have scored; attributes as in `Evaluator`."""
+    """Measures a model on scored pairs of sentences; attributes as in `Evaluator` of training/evaluators.py."""
 
     task = "Semantic Similarity"
     table = "similarity_evaluation"

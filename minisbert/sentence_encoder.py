@@ -35,17 +35,10 @@ from minisbert.storage import hub, hub_upload
 from minisbert.storage.folder import ModelFolder, read_folder, write_folder
 from minisbert.storage.weights import load_checkpoint, save_checkpoint
 from minisbert.text.batching import Rows, plan_batches
-from minisbert.text.tokenizer import TokenizedTexts, Tokenizer, as_texts
+from minisbert.text.inputs import as_texts, check_reference_options
+from minisbert.text.tokenizer import TokenizedTexts, Tokenizer
 from minisbert.text.tokenizer_files import build_tokenizer, check_max_seq_length
 
-# What else `SentenceTransformer.encode` takes: the values that have a meaning here, and what to do instead of others.
-REFERENCE_OPTIONS: dict[str, tuple[list[Any], str]] = {
-    "device": ([None], "move the model with model.to(device)"),
-    "output_value": (["sentence_embedding", "token_embeddings"], "choose one of the two kinds"),
-    "precision": ([None, "float32"], "encode.py --precision saves shorter numbers"),
-    "pool": ([None], "one process encodes; start several with torchrun"),
-    "chunk_size": ([None], "name the most rows of a batch with batch_size"),
-}
 # The names that models give to the prompts of what is searched with and of what is searched in.
 QUERY_PROMPTS, DOCUMENT_PROMPTS = ("query",), ("document", "passage", "corpus")
 DTYPES = ("float64", "float32", "bfloat16", "float16", "int8")
@@ -254,7 +247,7 @@ class SentenceEncoder(nn.Module):
             convert_to_numpy: False, without `convert_to_tensor`, returns a list of N tensors.
             show_progress_bar: None = if standard error is a terminal.
             on_report: called once at the end with an `EncodeReport`.
-            reference_options: see REFERENCE_OPTIONS; output_value="token_embeddings" gives the vectors of the tokens, before
+            reference_options: see text/inputs.py; output_value="token_embeddings" gives the vectors of the tokens, before
                 pooling: for each text a tensor (number of tokens, D), special tokens included.
 
         Returns:
@@ -270,7 +263,7 @@ class SentenceEncoder(nn.Module):
         start = time.perf_counter()
         self.eval()
         keep_working_after_fork()
-        _check_reference_options(reference_options, self.device)
+        check_reference_options(reference_options, self.device)
         texts = as_texts(sentences)
         width = self._width(truncate_dim)
         tokenized = self.tokenizer(texts, self.prompt_text(prompt, prompt_name))
@@ -424,16 +417,6 @@ class SentenceEncoder(nn.Module):
         with tempfile.TemporaryDirectory() as folder:
             self.save_pretrained(folder)
             return hub_upload.upload(Path(folder), repo_id, private, revision, token)
-
-
-def _check_reference_options(options: dict[str, Any], device: torch.device) -> None:
-    """Refuse by name what is not supported."""
-    for name, value in options.items():
-        if name not in REFERENCE_OPTIONS:
-            raise TypeError(f"encode has no option {name!r}")
-        supported, instead = REFERENCE_OPTIONS[name]
-        if value not in supported and (name != "device" or torch.device(value) != device):
-            raise InputError(f"encode does not support {name}={value!r}: {instead}")
 
 
 def _name_of(dtype: torch.dtype | str) -> str:

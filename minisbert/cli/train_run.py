@@ -14,13 +14,13 @@ from minisbert.cli.train import Stop
 from minisbert.devices import usable_device
 from minisbert.distributed import is_main_process, join_processes
 from minisbert.errors import TERMINATED_EXIT_CODE, HubError, InputError
-from minisbert.evaluation import Evaluator, shown_scores
 from minisbert.files import read_json_object, replacing, write_json
 from minisbert.models.fast import EMULATES_BFLOAT16
 from minisbert.progress import ProgressBar, progress_bar
 from minisbert.sentence_encoder import SentenceEncoder
 from minisbert.storage.hub_upload import check_name, prepare, upload
 from minisbert.training import ko_mini
+from minisbert.training.evaluators import Evaluator, shown_scores
 from minisbert.training.log import EVALUATIONS, StepReport
 from minisbert.training.loop import TRAINING_STATES, Stopped, fit
 from minisbert.training.model_card import PLACEHOLDER, RECORD, write_model_card, write_training_record

@@ -14,7 +14,7 @@ Axis letters: see layers.py.
 import contextlib
 import functools
 import unicodedata
-from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import NoReturn
 
@@ -52,24 +52,6 @@ class TokenizedTexts:
     def row(self, index: int) -> npt.NDArray[np.int32]:
         """Token ids of one text: (length,)."""
         return self.ids[self.ends[index - 1] if index else 0 : self.ends[index]]
-
-
-def as_texts(sentences: object) -> list[str]:
-    """The rows of a list, of a column of a table (pandas, datasets, numpy) or of an iterator; one text is a list of one.
-
-    Raises:
-        TypeError: it is something else, such as a whole table, or has no order.
-    """
-    kind = type(sentences).__name__
-    if isinstance(sentences, str):
-        return [sentences]
-    if not isinstance(sentences, Iterable) or isinstance(sentences, bytes | bytearray):
-        raise TypeError(f"sentences must be a text or a list of texts, found {kind}")
-    if isinstance(sentences, Mapping) or getattr(sentences, "ndim", 1) != 1:
-        raise TypeError(f"sentences must be a text or a list of texts, found {kind}, a table; choose one of its columns")
-    if isinstance(sentences, Set):
-        raise TypeError(f"sentences must be a text or a list of texts, found {kind}, which has no order; sort it into a list")
-    return list(sentences)
 
 
 class Tokenizer:

@@ -7,13 +7,43 @@ text, class                    does the first text of each class find the others
 """
 
 from pathlib import Path
+from typing import Any, Protocol
 
 from minisbert.errors import InputError
-from minisbert.evaluation import EmbeddingSimilarityEvaluator, Evaluator
+from minisbert.evaluation import EmbeddingSimilarityEvaluator
 from minisbert.search.evaluation import BinaryClassificationEvaluator, InformationRetrievalEvaluator, TripletEvaluator
 from minisbert.text.rows import BadRow
 from minisbert.training.columns import Columns
 from minisbert.training.examples import Example, OnColumns, read_with_columns
+
+
+class Evaluator(Protocol):
+    """What measures a model on data: an `EmbeddingSimilarityEvaluator`, or one of search/evaluation.py.
+
+    Attributes:
+        name: of the data; begins the keys of the result.
+        task: what is measured, and `table`: the file of a training run that tells it; both as sentence-transformers names them.
+        columns: column of the table -> key of the result.
+        shown: columns of the numbers by which models are compared.
+    """
+
+    name: str
+    task: str
+    table: str
+    columns: dict[str, str]
+    shown: tuple[str, ...]
+
+    def __call__(self, model: Any) -> dict[str, float]:
+        """Measure the model."""
+
+    def main_score(self, result: dict[str, float]) -> float:
+        """The number that picks the best model."""
+
+
+def shown_scores(evaluator: Evaluator, result: dict[str, float]) -> str:
+    """The numbers by which models are compared, x100: "cosine pearson 86.81, cosine spearman 86.05"."""
+    return ", ".join(f"{column.replace('_', ' ')} {100 * result[evaluator.columns[column]]:.2f}" for column in evaluator.shown)
+
 
 PURPOSES = {
     EmbeddingSimilarityEvaluator: "the order of the scores",

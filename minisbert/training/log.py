@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from minisbert.evaluation import Evaluator
+    from minisbert.training.evaluators import Evaluator
 
 METRICS = "metrics.jsonl"
 EVALUATIONS = Path("eval")

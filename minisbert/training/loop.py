@@ -28,8 +28,8 @@ from torch import nn
 
 from minisbert.distributed import check_agreement, gather, is_main_process, process_rank
 from minisbert.errors import InputError
-from minisbert.evaluation import Evaluator
 from minisbert.sentence_encoder import SentenceEncoder
+from minisbert.training.evaluators import Evaluator
 from minisbert.training.examples import BatchStream
 from minisbert.training.log import StepReport, TrainingLog
 from minisbert.training.losses import Loss, Objective

@@ -7,13 +7,13 @@ sentence-transformers 6.2.0 (values and gradients in float64). Axis letters: see
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Protocol
 
 import torch
-import torch.distributed as distributed
 import torch.nn.functional as F
 from torch import Tensor
 
+from minisbert.distributed import process_count, process_rank, rows_of_all_processes
 from minisbert.training.examples import Batches
 
 
@@ -69,33 +69,12 @@ class MultipleNegativesRankingLoss:
             raise ValueError(f"expected anchors and positives, found {len(embeddings)} column")
         anchors, *columns = (F.normalize(column, dim=-1) for column in embeddings)
         targets = torch.arange(len(anchors), device=anchors.device)  # (B,)
-        if distributed.is_initialized():
-            columns = [AllProcesses.apply(column) for column in columns]  # (B of all processes, D) each
-            targets = targets + distributed.get_rank() * len(anchors)
+        if process_count() > 1:
+            columns = [rows_of_all_processes(column) for column in columns]  # (B of all processes, D) each
+            targets = targets + process_rank() * len(anchors)
         # Positives come first among the candidates, so the right one for row i is column i, and cross-entropy is the formula.
         scores = self.scale * anchors @ torch.cat(columns).T  # (B, number of candidates)
         return F.cross_entropy(scores, targets)
-
-
-class AllProcesses(torch.autograd.Function):
-    """The rows of all processes, one below the other; each row's gradient is the sum of those that all processes have.
-
-    `distributed.average_over_processes` divides by their number later: the result is that of the mean over all anchors.
-    """
-
-    @staticmethod
-    def forward(ctx: Any, rows: Tensor) -> Tensor:
-        """From (B, D) to (B · processes, D)."""
-        gathered = [torch.empty_like(rows) for _ in range(distributed.get_world_size())]
-        distributed.all_gather(gathered, rows.contiguous())
-        return torch.cat(gathered)
-
-    @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> Tensor:
-        """From (B · processes, D) to (B, D)."""
-        total = gradient.clone()
-        distributed.all_reduce(total)
-        return total.chunk(distributed.get_world_size())[distributed.get_rank()]
 
 
 @dataclass(frozen=True)

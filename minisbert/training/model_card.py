@@ -17,11 +17,11 @@ from typing import Any
 
 import numpy as np
 
-from minisbert.evaluation import Evaluator
 from minisbert.files import file_hash, one_line, replacing, write_json
 from minisbert.models.pooling import Normalize
 from minisbert.sentence_encoder import SentenceEncoder
 from minisbert.training import ko_mini
+from minisbert.training.evaluators import Evaluator
 from minisbert.training.objectives import TrainingSet
 from minisbert.training.recipes import RECIPES, Recipe
 

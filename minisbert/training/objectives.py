@@ -8,10 +8,9 @@ from pathlib import Path
 import torch.distributed as distributed
 
 from minisbert.errors import InputError
-from minisbert.evaluation import Evaluator
 from minisbert.progress import progress_bar
 from minisbert.training import corpora, ko_mini, losses
-from minisbert.training.evaluators import read_evaluator
+from minisbert.training.evaluators import Evaluator, read_evaluator
 from minisbert.training.examples import (
     Batches,
     Example,
