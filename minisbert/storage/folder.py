@@ -113,21 +113,6 @@ def read_folder(folder: Path) -> ModelFolder:
     if not isinstance(lowercase, bool):
         raise ModelError(f"{sentence_path}: do_lower_case must be true or false, found {lowercase!r:.50}")
     config_changes = nested_settings(sentence_config, sentence_path, "config_args", "config_kwargs")
-    settings_path = folder / SENTENCE_TRANSFORMERS_CONFIG
-    settings = _read_optional(settings_path)
-    check_settings(settings, settings_path, SENTENCE_TRANSFORMERS_CONFIG)
-    prompts = settings.get("prompts") or {}
-    if not isinstance(prompts, dict) or not all(isinstance(prompt, str) for prompt in prompts.values()):
-        raise ModelError(f"{settings_path}: prompts must map names to texts")
-    default_prompt_name = settings.get("default_prompt_name")
-    if default_prompt_name is not None and default_prompt_name not in list(prompts):  # it may be of any type
-        raise ModelError(f"{settings_path}: there is no prompt {default_prompt_name!r:.80}")
-    similarity = settings.get("similarity_fn_name") or "cosine"
-    if similarity not in SIMILARITY_FUNCTIONS:
-        raise ModelError(f"{settings_path}: unknown similarity_fn_name {similarity!r:.80}")
-    truncate_dim = settings.get("truncate_dim")
-    if truncate_dim is not None and (type(truncate_dim) is not int or truncate_dim < 1):
-        raise ModelError(f"{settings_path}: truncate_dim must be 1 or more, found {truncate_dim!r:.50}")
     return ModelFolder(
         config=read_json_object(encoder / CONFIG) | config_changes,
         tokenizer_files=files,
@@ -137,11 +122,32 @@ def read_folder(folder: Path) -> ModelFolder:
         lowercase=lowercase,
         pooling_mode=_read_pooling_mode(folder / modules["Pooling"] / CONFIG) if "Pooling" in modules else "mean",
         normalize="Normalize" in modules,
-        prompts=prompts,
-        default_prompt_name=default_prompt_name,
-        similarity_fn_name=similarity,
-        truncate_dim=truncate_dim,
+        **_read_model_settings(folder / SENTENCE_TRANSFORMERS_CONFIG),
     )
+
+
+def _read_model_settings(path: Path) -> dict[str, Any]:
+    """Prompts, how vectors are compared and how many columns they have, as fields of `ModelFolder`."""
+    settings = _read_optional(path)
+    check_settings(settings, path, SENTENCE_TRANSFORMERS_CONFIG)
+    prompts = settings.get("prompts") or {}
+    if not isinstance(prompts, dict) or not all(isinstance(prompt, str) for prompt in prompts.values()):
+        raise ModelError(f"{path}: prompts must map names to texts")
+    default_prompt_name = settings.get("default_prompt_name")
+    if default_prompt_name is not None and default_prompt_name not in list(prompts):  # it may be of any type
+        raise ModelError(f"{path}: there is no prompt {default_prompt_name!r:.80}")
+    similarity = settings.get("similarity_fn_name") or "cosine"
+    if similarity not in SIMILARITY_FUNCTIONS:
+        raise ModelError(f"{path}: unknown similarity_fn_name {similarity!r:.80}")
+    truncate_dim = settings.get("truncate_dim")
+    if truncate_dim is not None and (type(truncate_dim) is not int or truncate_dim < 1):
+        raise ModelError(f"{path}: truncate_dim must be 1 or more, found {truncate_dim!r:.50}")
+    return {
+        "prompts": prompts,
+        "default_prompt_name": default_prompt_name,
+        "similarity_fn_name": similarity,
+        "truncate_dim": truncate_dim,
+    }
 
 
 def _no_such_folder(path: Path) -> str:

@@ -1,7 +1,9 @@
 """From a recipe to what `fit` takes: the examples of every task, batches and a loss for each, and the evaluators."""
 
+import contextlib
 import os
 import warnings
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,6 +11,7 @@ import torch.distributed as distributed
 
 from minisbert.errors import InputError
 from minisbert.progress import progress_bar
+from minisbert.text.rows import BadRow
 from minisbert.training import corpora, ko_mini, losses
 from minisbert.training.evaluators import Evaluator, read_evaluator
 from minisbert.training.examples import (
@@ -66,20 +69,14 @@ def load_data(
         HubError: the download fails.
         OSError: a file cannot be read or written.
     """
-    bad_rows: list[InputError] = []
     notes: list[str] = []
     yours = {own, dev, test}
-
-    def on_bad_row(error: InputError) -> None:
-        if not skip_bad:
-            raise InputError(f"{error}; correct it, or pass --skip-bad to leave such rows out")
-        bad_rows.append(error)
 
     def on_columns(path: Path, columns: str) -> None:
         if path in yours:
             notes.append(f"{path}: {columns}")
 
-    try:
+    with _bad_rows(skip_bad) as on_bad_row:
         if own is not None:
             examples = {"own": (read_examples(own, on_bad_row, on_columns), [own])}
         else:
@@ -98,9 +95,23 @@ def load_data(
             None if path is None else read_evaluator(path, on_bad_row, on_columns, path.stem) for path in (dev, test)
         )
         return examples, for_dev, for_test, notes
+
+
+@contextlib.contextmanager
+def _bad_rows(skip: bool) -> Iterator[BadRow]:
+    """What to do with a bad row: say how to leave it out, or leave it out and warn in the end of all that were."""
+    left_out: list[InputError] = []
+
+    def on_bad_row(error: InputError) -> None:
+        if not skip:
+            raise InputError(f"{error}; correct it, or pass --skip-bad to leave such rows out")
+        left_out.append(error)
+
+    try:
+        yield on_bad_row
     finally:  # before an error, too: bad rows may be why too few are left
-        if bad_rows:
-            warnings.warn(f"{len(bad_rows)} bad rows left out, the first: {bad_rows[0]}", stacklevel=2)
+        if left_out:
+            warnings.warn(f"{len(left_out)} bad rows left out, the first: {left_out[0]}", stacklevel=4)
 
 
 def build_objectives(recipe: Recipe, examples: ExamplesByTask) -> tuple[list[Objective], list[TrainingSet]]:
