@@ -58,7 +58,9 @@ def load_peer(folder: Path, backend: Any, device: str, dtype: torch.dtype) -> An
 
     options: dict[str, Any] = {"dtype": dtype} if backend == "torch" else {"export": True}
     if backend == "onnx-int8":
-        options = {"file_name": f"model_qint8_{onnx_recipe()}.onnx"}
+        recipe = onnx_recipe()
+        weights = "quint8" if recipe == "avx2" else "qint8"  # as the recipes of sentence-transformers have it
+        options = {"file_name": f"model_{weights}_{recipe}.onnx"}
     if backend == "openvino-int8":
         options = {}
     return SentenceTransformer(str(folder), device=device, backend=backend.removesuffix("-int8"), model_kwargs=options)
