@@ -30,6 +30,7 @@ from minisbert.cli.shared import Say
 from minisbert.distributed import gather, is_main_process, join_processes, process_count, share_of_rows
 from minisbert.errors import InputError, MinisbertError, NonFiniteError
 from minisbert.files import write_json
+from minisbert.models.int8 import has_vnni
 from minisbert.search.nearest import Nearest, as_tensor
 from minisbert.sentence_encoder import DOCUMENT_PROMPTS, QUERY_PROMPTS, EncodeReport, SentenceEncoder
 from minisbert.storage.vectors import VectorFile, json_line, open_vectors, record_path
@@ -62,7 +63,7 @@ def encode_texts(args: argparse.Namespace, records: Iterator[tuple[str, Record]]
             "prompt_name": args.prompt_name,
             "show_progress_bar": None if main_process and not args.quiet else False,
         }
-        encoder = BlockEncoder(load_model(args, device), options)
+        encoder = BlockEncoder(load_model(args, device, say), options)
         if args.query or args.queries or args.duplicates is not None or args.groups is not None:
             answer(encoder, records, args, compose, say)
         elif args.similarity or args.why:
@@ -103,7 +104,7 @@ def encode_texts(args: argparse.Namespace, records: Iterator[tuple[str, Record]]
         )
 
 
-def load_model(args: argparse.Namespace, device: str | None) -> SentenceEncoder:
+def load_model(args: argparse.Namespace, device: str | None, say: Say) -> SentenceEncoder:
     """The model that the arguments name, on this device, compiled with --compile."""
     model = SentenceEncoder.from_pretrained(
         args.model,
@@ -114,6 +115,8 @@ def load_model(args: argparse.Namespace, device: str | None) -> SentenceEncoder:
         local_files_only=args.local_files_only,
         hub_timeout=args.hub_timeout,
     )
+    if args.dtype == "int8" and not has_vnni():
+        say("note: this processor has no VNNI instructions: int8 needs less memory, but may take twice the time of float32")
     if args.compile:
         model.encoder.compile(dynamic=True)
         try:

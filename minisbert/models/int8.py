@@ -1,4 +1,4 @@
-"""8-bit products: linear maps whose factors are whole numbers of one byte, four times as fast on a CPU as in float32.
+"""8-bit products: linear maps whose factors are whole numbers of one byte, four times as fast as float32 on a CPU with VNNI.
 
 Weights are rounded when a model is loaded. Each output has a scale of its own: s_W = max |row| / 127, and whole numbers
 q_W = round(row / s_W) from -127 to 127. Tokens are rounded when they are multiplied, each with a scale and a lowest number of
@@ -25,7 +25,9 @@ certain, since on some processors the last digit of a float32 product depends on
 The processor multiplies bytes from 0 to 255 with signed ones. If it has VNNI instructions, it adds such products up in 32 bits.
 Older ones first add two of them in 16 bits and stop at 32,767 without a word, where 255 · 127 · 2 = 64,770 may come. There q_W
 goes from -64 to 64, seven bits: 255 · 64 · 2 = 32,640 fits. Weights give up the bit, because no weight is as far from its
-neighbours as some numbers of tokens are. Axis letters: see layers.py; here M is the number of outputs.
+neighbours as some numbers of tokens are. On such processors torch's products of bytes are slower than those of float32 (half as
+fast on an AMD Zen 1), unless there are few tokens: then reading the weights takes the time. Axis letters: see layers.py; here M
+is the number of outputs.
 """
 
 from collections.abc import Callable, Sequence
@@ -66,9 +68,14 @@ def has_int8(module: nn.Module) -> bool:
     return any(isinstance(part, Int8Linear) for part in module.modules())
 
 
+def has_vnni() -> bool:
+    """Whether the processor has VNNI. The question is private to torch: with a version that cannot answer it, it has not."""
+    return bool(getattr(torch.cpu, "_is_vnni_supported", bool)())
+
+
 def largest_weight() -> int:
-    """127, or 64 without VNNI. The question is private to torch: a version that cannot answer it is taken not to have it."""
-    return LARGEST_WEIGHT if getattr(torch.cpu, "_is_vnni_supported", bool)() else LARGEST_WEIGHT_WITHOUT_VNNI
+    """127, or 64 without VNNI."""
+    return LARGEST_WEIGHT if has_vnni() else LARGEST_WEIGHT_WITHOUT_VNNI
 
 
 def quantise_weight(weight: Tensor, largest: int) -> tuple[Tensor, Tensor]:

@@ -804,8 +804,13 @@ def test_the_rows_of_an_earlier_run_are_told(interrupted, monkeypatch):
 
 
 @pytest.mark.skipif(not HAS_INT8, reason="this processor has no 8-bit products")
-def test_int8(run, model):
+def test_int8(run, model, monkeypatch):
+    monkeypatch.setattr(encode_run, "has_vnni", lambda: True)
     assert run(*SENTENCES, "-o", "a.npy", "--dtype", "int8", "--quiet") == (0, "", "")
+    monkeypatch.setattr(encode_run, "has_vnni", lambda: False)
+    code, _, err = run(*SENTENCES, "-o", "b.npy", "--dtype", "int8", "--quiet")
+    assert (code, err.count("\n")) == (0, 1)
+    assert err.startswith("encode.py: note: this processor has no VNNI instructions: int8 needs less memory, but")
     expected = SentenceEncoder.from_pretrained(model, device="cpu", dtype="int8").encode(SENTENCES)
     np.testing.assert_array_equal(np.load("a.npy"), expected)
     code, _, err = run(*SENTENCES, "--dtype", "int8", "--compile")
