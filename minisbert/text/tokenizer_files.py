@@ -118,6 +118,9 @@ def _load(files: Files, segments_of_pairs: bool, usual_class: str) -> tuple[toke
     settings, special, others = (parse_json_object(files.get(name, b"{}"), name) for name in names)
     described = parse_json_object(files.get("tokenizer.json", b"{}"), "tokenizer.json")
     if "added_tokens_decoder" not in settings:  # that of newer versions; transformers then reads no other file
+        there, here = settings.get("extra_special_tokens"), special.get("extra_special_tokens")
+        if isinstance(there, list | dict) and isinstance(here, list):  # here alone, both count
+            special["extra_special_tokens"] = [*(there.values() if isinstance(there, dict) else there), *here]
         settings = {**settings, **special}
         settings["added_tokens_decoder"] = {number: {"content": content} for content, number in others.items()}
         settings["added_tokens_decoder"] |= {each.get("id"): each for each in _dicts(described.get("added_tokens"))}

@@ -33,6 +33,9 @@ SIDES: list[Any] = ["left", "right", None, "up"]
 BOTH: list[Any] = [True, False]
 FLAGS: list[Any] = [True, False, None, 0, "true"]
 LENGTHS: list[Any] = [5, 7, 40, 512, 10**30, None, 0, "9", 2]
+CUT = {"max_length": 6, "strategy": "LongestFirst", "stride": 0}
+PAD = {"pad_id": 0, "pad_type_id": 0, "pad_token": "a", "pad_to_multiple_of": None}
+PADDED = {**PAD, "strategy": {"Fixed": 8}, "direction": "Left"}
 VALUES: dict[str, dict[str, list[Any]]] = {
     "tokenizer_config.json": {
         **dict.fromkeys(("do_lower_case", "strip_accents", "tokenize_chinese_chars", "add_prefix_space"), FLAGS),
@@ -57,6 +60,10 @@ VALUES: dict[str, dict[str, list[Any]]] = {
         **dict.fromkeys(("cls_token", "sep_token", "unk_token", "eos_token"), TOKENS),
         "additional_special_tokens": [["밥"], [], ["남자", "없다"]],
         "extra_special_tokens": [["밥"], []],
+    },
+    "tokenizer.json": {
+        "truncation": [None, *({**CUT, "direction": direction} for direction in ("Left", "Right"))],
+        "padding": [None, PADDED],
     },
     "added_tokens.json": {"밥": [5, 99], "없다": [60], "[CLS]": [2]},
     "sentence_bert_config.json": {

@@ -3,6 +3,8 @@
 Settings are tried by hand, by the table of those without effect, and by random mutations (settings_fuzz.py).
 """
 
+import json
+
 import numpy as np
 import pytest
 
@@ -66,6 +68,15 @@ def test_one_setting(model_type, file, values, tmp_path):
     if not (folder / file).exists():
         (folder / file).write_text("{}")
     edit_json(folder / file, lambda settings: settings.update(values))
+    agree(folder, tmp_path / "again")
+
+
+@pytest.mark.parametrize("there", [["밥"], {"rice": "밥"}, []])
+@pytest.mark.parametrize("here", [["남자"], []])
+def test_extra_tokens_of_two_files(there, here, tmp_path):
+    folder = tiny_folder(tmp_path / "model")
+    edit_json(folder / "tokenizer_config.json", lambda settings: settings.update(extra_special_tokens=there))
+    (folder / "special_tokens_map.json").write_text(json.dumps({"extra_special_tokens": here}), encoding="utf-8")
     agree(folder, tmp_path / "again")
 
 
