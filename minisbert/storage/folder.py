@@ -312,7 +312,7 @@ def _read_pooling_mode(path: Path) -> str:
 def _read_max_seq_length(
     sentence_config: Mapping[str, Any], path: Path, changes: Mapping[str, Any], tokenizer_config: Mapping[str, Any]
 ) -> int | None:
-    """The folder's own limit; a tokenizer that has none says 10^30, which is read as None."""
+    """The folder's own limit; a tokenizer that has none says 10^30, which is read as None (elsewhere it is a limit)."""
     processing = nested_settings(sentence_config, path, "processing_kwargs")
     text = nested_settings(processing, path, "text")
     if processing.keys() - {"text"} or text.keys() - {"max_length"}:
@@ -320,7 +320,8 @@ def _read_max_seq_length(
     said = [text.get("max_length"), changes.get("model_max_length"), sentence_config.get("max_seq_length")]
     said += [tokenizer_config.get("model_max_length"), tokenizer_config.get("max_len")]
     length = next(filter(None, said), None)
-    if length is None or (isinstance(length, int | float) and length > LARGEST_MAX_SEQ_LENGTH):
+    of_tokenizer = length != sentence_config.get("max_seq_length")
+    if length is None or (of_tokenizer and isinstance(length, int | float) and length > LARGEST_MAX_SEQ_LENGTH):
         return None
     if type(length) is not int or length < 1:
         where = f"{SENTENCE_CONFIGS[0]}: max_seq_length (or else model_max_length in tokenizer_config.json)"

@@ -167,6 +167,12 @@ def test_lengths_in_nested_settings(folder, length, values, tmp_path):
     assert model.max_seq_length == load(tmp_path / "again").max_seq_length == length
 
 
+def test_a_length_that_the_model_cannot_do_is_said(folder):
+    change(folder, SENTENCE, max_seq_length=10**30)  # where a tokenizer says this, it has no limit of its own
+    with pytest.warns(UserWarning, match="this model was made for 40, and texts are cut to that"):
+        assert load(folder).max_seq_length == 40
+
+
 # tokenizer_config.json against tokenizer.json
 
 
