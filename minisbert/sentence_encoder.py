@@ -32,7 +32,8 @@ from minisbert.models.registry import architecture_of
 from minisbert.progress import progress_bar
 from minisbert.similarity import similarity, similarity_pairwise
 from minisbert.storage import hub, hub_upload
-from minisbert.storage.folder import ModelFolder, read_folder, write_folder
+from minisbert.storage.folder import CONFIG, ModelFolder, read_folder, write_folder
+from minisbert.storage.settings import FieldsOfConfig, check_settings
 from minisbert.storage.weights import load_checkpoint, save_checkpoint
 from minisbert.text.batching import Rows, plan_batches
 from minisbert.text.inputs import as_texts, check_reference_options
@@ -114,7 +115,9 @@ class SentenceEncoder(nn.Module):
         path = hub.local_folder(source, revision, token, local_files_only, hub_timeout)
         folder = read_folder(path)
         architecture = architecture_of(folder.config)
-        config = architecture.read_config(folder.config)
+        fields = FieldsOfConfig(folder.config)
+        config = architecture.read_config(fields)
+        check_settings(fields.not_read, path / folder.encoder_path / CONFIG, CONFIG)
         files, usual_length = folder.tokenizer_files, folder.max_seq_length
         usual_class = folder.config.get("tokenizer_class") or architecture.tokenizer_class
         tokenizer = build_tokenizer(files, config, max_seq_length, usual_length, folder.lowercase, usual_class)

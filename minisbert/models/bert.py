@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from minisbert.errors import ModelError
-from minisbert.models.config import EncoderConfig, Fields, encoder_fields, only_supported
+from minisbert.models.config import EncoderConfig, Fields, encoder_fields
 from minisbert.models.layers import Embeddings, bert_layers
 from minisbert.models.tensor_names import HEADS, TensorNames
 
@@ -24,9 +24,6 @@ class BertConfig(EncoderConfig):
     @classmethod
     def from_fields(cls, fields: Fields) -> "BertConfig":
         """Read a parsed config.json; ModelError names a field that is missing, wrong, or asks for what is not supported."""
-        only_supported(fields, "position_embedding_type", "absolute")
-        only_supported(fields, "is_decoder", False)
-        only_supported(fields, "add_cross_attention", False)
         config = cls(**encoder_fields(fields, layer_norm_eps=1e-12, pad_token_id=0))
         if config.type_vocab_size < 1:
             raise ModelError("config.json: type_vocab_size must be at least 1")

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from minisbert.errors import ModelError
 from minisbert.models import bert
-from minisbert.models.config import EncoderConfig, Fields, encoder_fields, only_supported
+from minisbert.models.config import EncoderConfig, Fields, encoder_fields
 from minisbert.models.layers import Embeddings, bert_layers
 from minisbert.models.tensor_names import HEADS
 
@@ -26,9 +26,6 @@ class RobertaConfig(EncoderConfig):
     @classmethod
     def from_fields(cls, fields: Fields) -> "RobertaConfig":
         """Read a parsed config.json; ModelError names a field that is missing, wrong, or asks for what is not supported."""
-        only_supported(fields, "position_embedding_type", "absolute")
-        only_supported(fields, "is_decoder", False)
-        only_supported(fields, "add_cross_attention", False)
         config = cls(**encoder_fields(fields, layer_norm_eps=1e-12, pad_token_id=1))
         if config.type_vocab_size < 1 or config.longest_text < 1:
             raise ModelError(

@@ -2,8 +2,9 @@
 
 A key is obeyed, is known to have no effect on a vector, or may have certain values only: any other is refused with the
 next step. A key in none of the tables warns once by name, for nobody can say what it would have done.
-Collected from what sentence-transformers 2.0 to 6.2 and transformers 4.0 to 5.24 write. config.json has its own reader for
-each architecture in models/; modules.json is read in folder.py.
+Collected from what sentence-transformers 2.0 to 6.2 and transformers 4.0 to 5.24 write. The fields of config.json that an
+architecture computes with are obeyed or refused by its file in models/, and are not listed here; modules.json is read in
+folder.py.
 """
 
 import warnings
@@ -28,6 +29,10 @@ SPECIAL_TOKENS = dict.fromkeys((*SPECIAL_TOKEN_KEYS, *_LISTS, "model_specific_sp
 
 # File -> key -> what it does.
 OBEYED: dict[str, dict[str, str]] = {
+    "config.json": {
+        "model_type": "which architecture it is",
+        "tokenizer_class": "which steps the tokenizer has, if tokenizer_config.json does not say",
+    },
     "tokenizer_config.json": {
         **SPECIAL_TOKENS,
         "added_tokens_decoder": _SPECIAL,
@@ -67,7 +72,34 @@ _PADDING = "how texts are padded: padding is masked, and on the right, so that i
 _CALLS = "a default for direct calls of the tokenizer, which a sentence encoder overrides"
 _OUTPUT = "about text that comes out of a tokenizer, not what goes in"
 _SLOW = "for the tokenizers written in Python, which the reference no longer uses"
+_BY_TOKENIZER = "the tokenizer's files say it"
+_TRAINING = "about training, or about a head for another task"
+_RUNNING = "how transformers runs the model, not what it computes; the dtype is an option of from_pretrained"
+_GENERATION = "about writing text"
 WITHOUT_EFFECT: dict[str, dict[str, str]] = {
+    "config.json": {
+        **dict.fromkeys(("_name_or_path", "name_or_path", "architectures", "transformers_version", "_commit_hash"), _NOTES),
+        **dict.fromkeys(("auto_map", "sentence_transformers", "export_model_type", "language"), _NOTES),
+        **dict.fromkeys(("bos_token_id", "eos_token_id", "sep_token_id", "cls_token_id", "mask_token_id"), _BY_TOKENIZER),
+        **dict.fromkeys(("initializer_range", "initializer_factor", "gradient_checkpointing"), _TRAINING),
+        **dict.fromkeys(("tie_word_embeddings", "pooler_hidden_act", "pooler_hidden_size"), _TRAINING),
+        **dict.fromkeys(("classifier_dropout", "id2label", "label2id", "num_labels", "_num_labels", "problem_type"), _TRAINING),
+        **dict.fromkeys(("finetuning_task", "task_specific_params", "legacy", "conv_act", "directionality"), _TRAINING),
+        **dict.fromkeys(("pooler_dropout", "pooler_type", "pooler_fc_size"), _TRAINING),
+        **dict.fromkeys(("pooler_num_attention_heads", "pooler_num_fc_layers", "pooler_size_per_head"), _TRAINING),
+        **dict.fromkeys(("dtype", "torch_dtype", "torchscript", "use_bfloat16", "tf_legacy_loss", "return_dict"), _RUNNING),
+        **dict.fromkeys(("output_attentions", "output_hidden_states", "output_past", "use_cache"), _RUNNING),
+        **dict.fromkeys(("attn_implementation", "_attn_implementation", "_attn_implementation_autoset"), _RUNNING),
+        **dict.fromkeys(("_attn_implementation_internal", "trust_remote_code"), _RUNNING),
+        **dict.fromkeys(("chunk_size_feed_forward", "is_encoder_decoder", "cross_attention_hidden_size"), _RUNNING),
+        **dict.fromkeys(("tie_encoder_decoder", "decoder_start_token_id", "forced_bos_token_id", "prefix"), _GENERATION),
+        **dict.fromkeys(("forced_eos_token_id", "max_length", "min_length", "do_sample", "early_stopping"), _GENERATION),
+        **dict.fromkeys(("num_beams", "num_beam_groups", "diversity_penalty", "temperature", "top_k", "top_p"), _GENERATION),
+        **dict.fromkeys(("typical_p", "repetition_penalty", "length_penalty", "no_repeat_ngram_size"), _GENERATION),
+        **dict.fromkeys(("encoder_no_repeat_ngram_size", "bad_words_ids", "num_return_sequences"), _GENERATION),
+        **dict.fromkeys(("output_scores", "return_dict_in_generate", "remove_invalid_values"), _GENERATION),
+        **dict.fromkeys(("exponential_decay_length_penalty", "suppress_tokens", "begin_suppress_tokens"), _GENERATION),
+    },
     "tokenizer_config.json": {
         **dict.fromkeys(("name_or_path", "special_tokens_map_file", "tokenizer_file", "vocab_file", "merges_file"), _NOTES),
         **dict.fromkeys(("full_tokenizer_file", "from_slow", "backend", "is_local", "local_files_only"), _NOTES),
@@ -93,6 +125,13 @@ _TEXT = {"method": "forward", "method_output_name": "last_hidden_state"}
 _RESAVE = "load the model with sentence-transformers, undo this setting and save it again"
 _ONLY_DENSE = "only models that make one vector of each text can be loaded"
 ONLY: dict[str, dict[str, tuple[list[Any], str]]] = {
+    "config.json": {
+        "position_embedding_type": ([None, "absolute"], "of those that see distances, only deberta-v2 can be loaded"),
+        "is_decoder": ([None, False], "only encoders can be loaded"),
+        "add_cross_attention": ([None, False], "only encoders can be loaded"),
+        "pruned_heads": ([None, {}], "only models with all their heads can be loaded"),
+        "quantization_config": ([None], "save the model without quantisation; dtype int8 quantises it at loading"),
+    },
     "tokenizer_config.json": {"split_by_punct": ([None, False], "save the tokenizer without it")},
     "special_tokens_map.json": {},
     "sentence_bert_config.json": {
@@ -115,6 +154,19 @@ _LOADING = {
 }
 
 
+class FieldsOfConfig(dict[str, Any]):
+    """config.json; what the reader of an architecture has not asked for is left in `not_read`."""
+
+    def __init__(self, fields: Mapping[str, Any]) -> None:
+        super().__init__(fields)
+        self.not_read = dict(fields)
+
+    def get(self, name: str, default: Any = None) -> Any:
+        """The value of a field, None or `default` where it is absent; it counts as read."""
+        self.not_read.pop(name, None)
+        return super().get(name, default)
+
+
 def check_settings(settings: Mapping[str, Any], where: object, file: str) -> None:
     """Look each key of the settings up in the tables of a file, "tokenizer_config.json" for example; `where` they are is said.
 
@@ -128,7 +180,9 @@ def check_settings(settings: Mapping[str, Any], where: object, file: str) -> Non
                 continue
             if value not in supported:
                 raise ModelError(f"{where}: {key} = {value!r:.80} is not supported: {remedy}")
-        elif key not in OBEYED[file] and key not in WITHOUT_EFFECT[file] and not key.endswith("_token"):
+        elif key not in OBEYED[file] and key not in WITHOUT_EFFECT[file]:
+            if key.endswith("_token") and "cls_token" in OBEYED[file]:  # a special token may have any name
+                continue
             unknown.append(repr(key)[1:-1][:80])
     if unknown:
         shown = ", ".join(unknown[:5]) + (", ..." if len(unknown) > 5 else "")

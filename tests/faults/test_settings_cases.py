@@ -18,8 +18,9 @@ from minisbert import SentenceEncoder
 from minisbert.errors import ModelError
 from minisbert.storage import settings
 from tests.model_files import edit_json, refusal, xlm_roberta_folder
-from tests.tiny import SENTENCES, VOCABULARY, tiny_folder
+from tests.tiny import CONFIGS, SENTENCES, VOCABULARY, tiny_folder
 
+CONFIG = "config.json"
 TOKENIZER = "tokenizer_config.json"
 SENTENCE = "sentence_bert_config.json"
 MODEL = "config_sentence_transformers.json"
@@ -61,13 +62,21 @@ def test_a_key_is_in_one_table():
 
 
 def test_an_unknown_key_warns_once_by_name(folder):
-    for file in (TOKENIZER, SENTENCE, MODEL, SPECIAL):
+    for file in (CONFIG, TOKENIZER, SENTENCE, MODEL, SPECIAL):
         change(folder, file, wholly_new=1)
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
             load(folder)
         assert [("wholly_new" in str(each.message), file in str(each.message)) for each in caught] == [(True, True)]
         edit_json(folder / file, lambda value: value.pop("wholly_new"))
+
+
+@pytest.mark.parametrize("model_type", CONFIGS)
+def test_no_field_that_an_architecture_reads_is_unknown(model_type, tmp_path):
+    folder = tiny_folder(tmp_path / "model", model_type)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        load(folder)
 
 
 @pytest.mark.parametrize("seed", range(20))
@@ -97,6 +106,9 @@ def test_keys_without_effect_change_nothing(whole, folder):
 @pytest.mark.parametrize(
     ("file", "key", "value"),
     [
+        (CONFIG, "position_embedding_type", "relative_key"),
+        (CONFIG, "is_decoder", True),
+        (CONFIG, "quantization_config", {"quant_method": "bitsandbytes"}),
         (TOKENIZER, "split_by_punct", True),
         (TOKENIZER, "truncation_side", "top"),
         (SENTENCE, "transformer_task", "text-generation"),

@@ -128,9 +128,6 @@ def test_every_field_counts(model_type, name):
 @pytest.mark.parametrize(
     ("model_type", "name", "value"),
     [
-        ("bert", "position_embedding_type", "relative_key"),
-        ("bert", "is_decoder", True),
-        ("roberta", "add_cross_attention", True),
         ("deberta-v2", "conv_kernel_size", 3),
         ("deberta-v2", "embedding_size", 12),
         ("deberta-v2", "norm_rel_ebd", "batch_norm"),

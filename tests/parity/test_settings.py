@@ -4,6 +4,7 @@ Settings are tried by hand, by the table of those without effect, and by random 
 """
 
 import json
+import warnings
 
 import numpy as np
 import pytest
@@ -131,6 +132,35 @@ NO_FLAGS = {"auto_map", "chat_control_tokens", "fast_tokenizer_files", "init_inp
 def test_what_has_no_effect_there_either(key, tmp_path):
     folder = tiny_folder(tmp_path / "model")
     edit_json(folder / "tokenizer_config.json", lambda settings: settings.update({key: True}))
+    agree(folder)
+
+
+@pytest.mark.parametrize("model_type", ["bert", "roberta", "deberta-v2"])
+def test_fields_of_config_that_transformers_writes_are_known(model_type, tmp_path):
+    """Those that the reference adds to a config.json by itself: none warns, and both libraries load the file."""
+    folder = tiny_folder(tmp_path / "model", model_type)
+    transformers.AutoConfig.from_pretrained(folder).save_pretrained(folder)
+    written = transformers.AutoConfig.from_pretrained(folder).to_dict()  # with the fields that have their default values
+    edit_json(folder / "config.json", lambda fields: fields.update({**written, **fields}))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        SentenceEncoder.from_pretrained(folder, device="cpu")
+    agree(folder)
+
+
+TYPED = {  # the reference takes these only if their values are of the right type
+    **dict.fromkeys(("use_cache", "tie_word_embeddings"), True),
+    "initializer_range": 0.5,
+    **dict.fromkeys(("dtype", "torch_dtype"), "float32"),
+    **{name: {} for name in ("id2label", "label2id")},
+    **dict.fromkeys(("attn_implementation", "_attn_implementation"), "eager"),
+}
+
+
+@pytest.mark.parametrize("key", sorted(WITHOUT_EFFECT["config.json"].keys() - {"auto_map"}))
+def test_fields_of_config_that_have_no_effect_there_either(key, tmp_path):
+    folder = tiny_folder(tmp_path / "model")
+    edit_json(folder / "config.json", lambda fields: fields.update({key: TYPED.get(key, 1)}))
     agree(folder)
 
 
