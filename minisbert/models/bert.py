@@ -2,8 +2,8 @@
 
 Paper: Devlin et al. 2018, "BERT: Pre-training of Deep Bidirectional Transformers", section 3 and figure 2.
 Checked against transformers 5.24.0, `BertModel` (outputs, and gradients of every parameter, in float64).
-Axis letters: see layers.py, which holds the parts. Neighbours: roberta.py counts positions in another way, deberta_v2.py has
-another attention.
+The parts, their axis letters and where dropout falls: see layers.py. Neighbours: roberta.py counts positions in another way,
+deberta_v2.py has another attention.
 """
 
 from dataclasses import dataclass

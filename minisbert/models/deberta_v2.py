@@ -3,7 +3,8 @@
 Papers: He et al. 2020, "DeBERTa: Decoding-enhanced BERT with Disentangled Attention", section 3 (the attention); He et al.
 2021, "DeBERTaV3", and the authors' code for what v2 adds: logarithmic buckets, one LayerNorm over the relative table,
 projections shared between content and position. Checked against transformers 5.24.0, `DebertaV2Model` (outputs, and gradients
-of every parameter, in float64). Axis letters: see layers.py. bert.py adds positions to embeddings; here they enter every score.
+of every parameter, in float64). Axis letters, and where dropout falls: see layers.py. bert.py adds positions to embeddings;
+here they enter every score.
 
 A score is the sum of up to three products (equation 4 of the paper). Positions count as distances q - k:
 
@@ -14,10 +15,11 @@ A score is the sum of up to three products (equation 4 of the paper). Positions 
 
 The paper writes bucket(k - q) in the last line; its authors' code, and with it every checkpoint, has bucket(q - k), so one list
 of rows serves both terms. `plain_position_scores` is these two lines as code. The model computes the same with less. A text of
-T tokens has only 2T - 1 distances, so only 2T rows are multiplied, ordered by distance; one of them is not used, the shift
-needs an even number. Then each product must be moved to the pair of tokens it belongs to. No table of indices is needed for
-that: the products that a row wants lie side by side, one place further left than in the row above, so `relative_shift` looks at
-the same memory with rows that are one element shorter (Dai et al. 2019, "Transformer-XL", appendix B).
+T tokens has only 2T - 1 distances, so every token is multiplied with that many rows, ordered by distance, and with one more
+that is never used. Then each product must be moved to the pair of tokens it belongs to. The authors' code does it with a table
+of indices (`torch.gather`). There is no need: the products that a token wants lie side by side, one place further left than
+those of the token before, so `relative_shift` looks at the same memory with rows that are one element shorter (Dai et al. 2019,
+"Transformer-XL", appendix B). This is what the unused row is for: T · 2T products, less the first T, are T rows of 2T - 1.
 """
 
 from dataclasses import dataclass
@@ -131,9 +133,10 @@ def plain_position_scores(
 def relative_shift(by_distance: Tensor) -> Tensor:
     """From scores by distance to scores by token: out[..., i, j] = by_distance[..., i, T - i + j]. A view, no copy.
 
-    Takes (..., T, 2T), the last two axes contiguous, and returns (..., T, T). Column c of the input belongs to distance T - c,
-    so the columns that row i needs start one further left than those of row i - 1. Cut T elements off the front and let rows
-    be one element shorter, and they stand one under the other:
+    Takes (..., T, 2T), the last two axes contiguous, and returns (..., T, T). Rows i are queries and columns c the distances
+    T - c in "c2p"; rows are keys and columns the distances c - T in "p2c". Either way the pair (i, j) is in column T - i + j:
+    what row i needs starts one column further left than in row i - 1. Cut T elements off the front and let rows be one element
+    shorter, and they stand one under the other:
 
         T = 3; digits are rows i, the letters a, b, c mark j = 0, 1, 2
 
@@ -208,7 +211,7 @@ class DisentangledAttention(nn.Module):
         """What the heads gather, side by side: (B, T, D)."""
         parts = fast.products(x, self.query, self.key, self.value)  # (B, T, D) each
         query, key, value = (split_heads(part, self.heads) for part in parts)
-        bias = attention_mask  # a boolean mask hides; one of numbers is added to the scaled scores of the contents
+        bias = attention_mask  # of booleans, False = hidden; or of numbers, which are added to the scaled scores of contents
         if table is not None and rows is not None:
             # Here positions are no part of the embeddings, so they missed the dropout there, and get it now. It falls on the
             # table, before its rows are repeated: all distances of a bucket lose the same.
@@ -224,11 +227,11 @@ class DisentangledAttention(nn.Module):
         scores = None
         # Scaled before the product: the 2T rows of distances are fewer numbers than the (T, T) scores.
         if "c2p" in self.terms:
-            relative_key = (self.relative_key or self.key)(relative) * self.scale  # (2T, D)
-            scores = relative_shift(self.multiply_by_distance(query, relative_key))  # (B, H, T, T) as [query, key]
+            keys_by_distance = (self.relative_key or self.key)(relative) * self.scale  # (2T, D)
+            scores = relative_shift(self.multiply_by_distance(query, keys_by_distance))  # (B, H, T, T) as [query, key]
         if "p2c" in self.terms:
-            relative_query = by_rising_distance((self.relative_query or self.query)(relative) * self.scale)  # (2T, D)
-            from_key = relative_shift(self.multiply_by_distance(key, relative_query)).transpose(-1, -2)  # (B, H, T, T)
+            queries_by_distance = by_rising_distance((self.relative_query or self.query)(relative) * self.scale)  # (2T, D)
+            from_key = relative_shift(self.multiply_by_distance(key, queries_by_distance)).transpose(-1, -2)  # (B, H, T, T)
             scores = from_key if scores is None else scores + from_key
         assert scores is not None
         return scores

@@ -11,7 +11,7 @@ Only in the formula of attention, Q, K and V are what the paper calls so: the ma
 
 Masks are boolean, True = real token. `None` stands for "all tokens are real". Names of modules are those of the papers; what
 checkpoints call them stands at the end of each model file. What is only there for speed is in fast.py, except for the relative
-shift of DeBERTa. "The reference" is transformers or sentence-transformers, whose numbers are to be given.
+shift of DeBERTa. "The reference" is transformers or sentence-transformers, whose numbers this project must reproduce.
 """
 
 import math
@@ -89,7 +89,7 @@ class MultiHeadAttention(nn.Module):
         return self.output(self.mix(x, attention_mask))
 
     def mix(self, x: Tensor, attention_mask: Tensor | None) -> Tensor:
-        """What the heads gather, side by side: (B, T, D). Apart, because `fast.encoder_layer` does the last product itself."""
+        """What the heads gather, side by side: (B, T, D). Apart, for `fast.encoder_layer`, which has its own last product."""
         parts = fast.products(x, self.query, self.key, self.value)  # (B, T, D) each
         query, key, value = (split_heads(part, self.heads) for part in parts)
         dropout = self.dropout if self.training else 0.0

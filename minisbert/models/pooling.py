@@ -38,7 +38,7 @@ class Pooling(nn.Module):
         Args:
             token_embeddings: (B, T, D) floating point.
             attention_mask: (B, T) bool, True = real token; None = all are. Padding comes after the real tokens, of which each
-                text has at least one: an empty text has its special tokens.
+                text has at least one: an empty text has its special tokens. Without any, the mean would be 0 / 0.
 
         Returns:
             (B, D), or (B, n D) for n modes; float32 for float16 and bfloat16 input (sums of many small numbers need the

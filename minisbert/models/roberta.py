@@ -2,9 +2,9 @@
 
 Papers: Liu et al. 2019, "RoBERTa: A Robustly Optimized BERT Pretraining Approach", section 3; Conneau et al. 2020,
 "Unsupervised Cross-lingual Representation Learning at Scale" (XLM-R: the same encoder, a larger vocabulary). Checked against
-transformers 5.24.0, `RobertaModel` (outputs, and gradients of every parameter, in float64). Axis letters: see layers.py. What
-differs from bert.py: `padding_aware_positions`, and what follows from it. With pad_token_id 1, real tokens have the positions
-2, 3, 4, ...: 0 is never used and 1 is for padding, so 514 positions serve 512 tokens.
+transformers 5.24.0, `RobertaModel` (outputs, and gradients of every parameter, in float64). Axis letters, and where dropout
+falls: see layers.py. What differs from bert.py: `padding_aware_positions`, and what follows from it. With pad_token_id 1, real
+tokens have the positions 2, 3, 4, ...: 0 is never used and 1 is for padding, so 514 positions serve 512 tokens.
 """
 
 import dataclasses

@@ -1,7 +1,8 @@
 """How the tensors of a checkpoint are called, in both directions: a table of modules, not patterns.
 
-Each model file ends with such a table. Loading reads it from left to right, saving from right to left. A tensor that no table
-knows, that is missing or has another shape ends the loading: storage/weights.py names all of them in one error.
+Each model file ends with such a table. `by_checkpoint_name` makes one dictionary of it, for loading (which stored tensor fills
+a parameter) and for saving (under which name a parameter is stored). A tensor that no table knows, that is missing or has
+another shape ends the loading: storage/weights.py names all of them in one error.
 """
 
 from collections.abc import Mapping, Sequence

@@ -50,26 +50,25 @@ def plan_batches(
     """
     lengths = np.asarray(lengths)
     order = np.argsort(lengths, kind="stable")
-    # The distinct lengths, ascending; how often each occurs; where each ends and begins in `order`.
-    widths, counts = np.unique(lengths, return_counts=True)
+    # The lengths that occur, ascending; how many texts have each; where these end and begin in `order`.
+    distinct, counts = np.unique(lengths, return_counts=True)
     ends = np.cumsum(counts)
     begins = ends - counts
-    most_rows = np.clip(max_tokens // widths, 1, max_rows)  # of a batch, by its longest text
+    most_rows = np.clip(max_tokens // distinct, 1, max_rows)  # of a batch whose longest text has distinct[i] tokens
 
-    # Dynamic programming. The best cuts for the first j widths are the best cuts for the first i of them, and then one group of
-    # the widths number i to j - 1; all i are tried. least[j] is their cost, start[j] the i. From the shortest width upwards.
-    least = np.zeros(len(widths) + 1)
-    start = np.zeros(len(widths) + 1, dtype=np.int64)
-    for j in range(1, len(widths) + 1):
-        width = widths[j - 1]
-        rows = ends[j - 1] - begins[:j]  # of a group that starts at length 0, 1, ..., j - 1
+    # Dynamic programming. The best cuts for the first j lengths are the best cuts for the first i of them, and then one group
+    # of distinct[i] to distinct[j - 1]; all i are tried. least[j] is their cost, start[j] the i. From the shortest upwards.
+    least = np.zeros(len(distinct) + 1)
+    start = np.zeros(len(distinct) + 1, dtype=np.int64)
+    for j in range(1, len(distinct) + 1):
+        rows = ends[j - 1] - begins[:j]  # rows[i]: how many texts have a length from distinct[i] to distinct[j - 1]
         batches = -(-rows // most_rows[j - 1])  # rounded up
-        costs = least[:j] + rows * width + batches * batch_cost
+        costs = least[:j] + rows * distinct[j - 1] + batches * batch_cost
         start[j] = np.argmin(costs)
         least[j] = costs[start[j]]
 
     plan: list[Rows] = []
-    j = len(widths)
+    j = len(distinct)
     while j > 0:
         i = start[j]
         group = order[begins[i] : ends[j - 1]]

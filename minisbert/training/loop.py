@@ -8,8 +8,9 @@ parameters; what happens there is in step.py. With five batches of one objective
     NLI     1       2       3   |   4       5       1       the longer one goes on where it was, then starts over
     STS         1       2     3 |       1       2       3   each has its own AdamW; both move the same parameters
 
-Two things are done differently, with the same result: the texts of a batch are sorted by length and cut into chunks with
-little padding (batching.py), and AdamW is one fused kernel. Under torchrun, every process takes its share of each batch.
+Two things are done differently: the texts of a batch are sorted by length and cut into chunks with little padding
+(batching.py), and AdamW is one fused kernel. The result is the same, except for which numbers dropout sets to zero
+(`step.embed_columns` says why). Under torchrun, every process takes its share of each batch.
 """
 
 import contextlib
@@ -143,6 +144,7 @@ class _Run:
         named = dict(zip(names, objectives, strict=True))
         self.settings = run_settings(model, named, plan, self.schedule, None if evaluator is None else evaluator.name)
         self.best: float | None = None
+        self.first = 0  # the step that this process began with
         check_agreement((self.settings, plan))
 
     def begin(self, resume: bool) -> int:
@@ -152,8 +154,10 @@ class _Run:
             state = load_state(self.folder / TRAINING_STATES, self.model, self.optimizers, self.settings)
         if state is not None:
             self.best = state["best"]
+            # What a batch holds depends on a seed and on those before it. So the batches that are done are taken once more,
+            # without computing with them: then the next one is right, and hashes show whether the data are still the same.
             for learner in self.learners:
-                for _ in range(state["step"]):  # the batches that are done
+                for _ in range(state["step"]):
                     learner.stream.take()
             if state["batches"] != self.digests():
                 raise InputError(f"{self.folder}: the data are not those that this run was begun with; train anew")
@@ -178,7 +182,7 @@ class _Run:
                 self.model, learner.optimizer, learner.stream.take(), learner.loss, rate, self.plan, where
             )
             tokens += count
-        if step == self.first:
+        if step == self.first:  # once: processes that draw other batches from the start would average unrelated gradients
             check_agreement(self.digests())
         epoch, seconds = step // self.schedule.steps_per_epoch, time.perf_counter() - start
         report = StepReport(step + 1, self.schedule.total_steps, epoch, rate, losses, norms, tokens, seconds)

@@ -52,7 +52,7 @@ def train_step(
     reduced = plan.autocast != "float32"
     with torch.autocast(model.device.type, getattr(torch, plan.autocast) if reduced else None, enabled=reduced):
         embeddings, tokens = embed_columns(model, batch.texts, plan.recompute_activations)  # (B, D) for each column
-    # The loss stays in float32: with a scale of 20, a cosine rounded to bfloat16 would be another one.
+    # The loss stays in float32: bfloat16 rounds a cosine near 1 by up to 0.002, and a scale of 20 makes that 0.04.
     labels = None if batch.labels is None else torch.tensor(batch.labels, device=model.device)  # (B,)
 
     value = loss(embeddings, labels)  # forward: a scalar
@@ -100,7 +100,7 @@ def embed_columns(
         input_ids, mask = model.tokenizer.pad(tokenized, rows)
         inputs = (input_ids.to(device), None if mask is None else mask.to(device))
         chunks.append(recompute(model, *inputs, use_reentrant=False) if recompute_activations else model(*inputs))
-    # The argsort of an order is its reverse: text i stands at place[i] of the chunks.
+    # The argsort of an order is its inverse: text i stands at place[i] of the chunks.
     place = torch.from_numpy(np.argsort(np.concatenate(batches))).to(device)
     embeddings = torch.cat(chunks)[place]  # (sum of B, D)
     return list(embeddings.split([len(column) for column in columns])), len(tokenized.ids)
