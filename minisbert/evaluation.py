@@ -116,7 +116,7 @@ class EmbeddingSimilarityEvaluator:
             "{name}_" if the name is empty). NaN if the model gives all texts the same vector.
         """
         embeddings = model.encode(self.sentences1 + self.sentences2, show_progress_bar=self.show_progress_bar)
-        a, b = np.split(embeddings.astype(np.float64), 2)
+        a, b = np.split(embeddings.astype(np.float64), 2)  # (N, D) each
         result = {}
         for function in FUNCTIONS:
             similarities = similarity_pairwise(a, b, function).numpy()  # (N,)

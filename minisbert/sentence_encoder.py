@@ -40,7 +40,8 @@ from minisbert.text.inputs import as_texts, check_reference_options
 from minisbert.text.tokenizer import TokenizedTexts, Tokenizer
 from minisbert.text.tokenizer_files import build_tokenizer, check_max_seq_length
 
-# The names that models give to the prompts of what is searched with and of what is searched in.
+# A prompt is a text that a model was trained to see before every text of a kind. These names models give to the prompt of a
+# query, and to that of the texts it is searched in.
 QUERY_PROMPTS, DOCUMENT_PROMPTS = ("query",), ("document", "passage", "corpus")
 DTYPES = ("float64", "float32", "bfloat16", "float16", "int8")
 
@@ -58,7 +59,11 @@ class EncodeReport:
 
 
 class SentenceEncoder(nn.Module):
-    """Maps texts to vectors whose cosine says how similar the texts are in meaning."""
+    """Maps texts to vectors whose cosine says how similar the texts are in meaning.
+
+    `forward` says what is computed, in two lines. `encode` calls it for one batch after the other, and `from_pretrained` and
+    `save_pretrained` put the parts together and write them; most of the rest is named as in sentence-transformers.
+    """
 
     def __new__(cls, *parts: Any, **named_parts: Any) -> "SentenceEncoder":
         """Refuse a path, which the classes of other libraries are made with."""
@@ -118,9 +123,9 @@ class SentenceEncoder(nn.Module):
         fields = FieldsOfConfig(folder.config)
         config = architecture.read_config(fields)
         check_settings(fields.not_read, path / folder.encoder_path / CONFIG, CONFIG)
-        files, usual_length = folder.tokenizer_files, folder.max_seq_length
-        usual_class = folder.config.get("tokenizer_class") or architecture.tokenizer_class
-        tokenizer = build_tokenizer(files, config, max_seq_length, usual_length, folder.lowercase, usual_class)
+        files, folder_length = folder.tokenizer_files, folder.max_seq_length
+        default_class = folder.config.get("tokenizer_class") or architecture.tokenizer_class
+        tokenizer = build_tokenizer(files, config, max_seq_length, folder_length, folder.lowercase, default_class)
         encoder = architecture.empty_encoder(config).to(torch.float32 if int8 else getattr(torch, dtype_name))
         model = cls(encoder, Pooling(folder.pooling_mode), tokenizer, folder)
         weights = path / folder.encoder_path
@@ -157,7 +162,7 @@ class SentenceEncoder(nn.Module):
 
     @property
     def embedding_dimension(self) -> int:
-        """The length of a vector that `encode` returns: D, D for each mode of pooling, or less if the folder says so."""
+        """The length of a vector that `encode` returns: D; n D with n modes of pooling; or less if the folder says so."""
         return min(self._full_width, self.folder.truncate_dim or self._full_width)
 
     @property
@@ -191,7 +196,7 @@ class SentenceEncoder(nn.Module):
 
     @property
     def base_model(self) -> str:
-        """What sentence-transformers' miner names the vectors by that it keeps in a cache folder: the fingerprint."""
+        """The fingerprint: sentence-transformers' miner keeps vectors in a cache folder, under this name of the model."""
         return self.fingerprint()
 
     @property
@@ -284,7 +289,8 @@ class SentenceEncoder(nn.Module):
         embeddings = np.empty((len(texts), width), dtype=np.float32)
         with progress_bar(len(texts), show_progress_bar) as bar:
             batches = self._plan(tokenized, max_tokens_per_batch, batch_size)
-            for rows, vectors in halved_when_full(functools.partial(self._compute, self, tokenized), batches):
+            compute = functools.partial(self._compute, self, tokenized)  # rows -> vectors, by `forward`
+            for rows, vectors in halved_when_full(compute, batches):
                 vectors = vectors[:, :width]  # (B, width)
                 if normalize_embeddings:
                     vectors = F.normalize(vectors, dim=-1)

@@ -56,16 +56,16 @@ def build_tokenizer(
     files: Files,
     config: Any,
     max_seq_length: int | None,
-    usual_length: int | None = None,
+    folder_length: int | None = None,
     lowercase: bool = False,
-    usual_class: str = "",
+    default_class: str = "",
 ) -> Tokenizer:
     """Build the tokenizer of a folder; ModelError if it cannot be read, or does not fit the encoder's `config`.
 
-    Texts are cut to `max_seq_length` tokens, or else to the `usual_length` that the folder says, as far as the model can.
-    `usual_class` is the class of the tokenizer where tokenizer_config.json names none.
+    Texts are cut to `max_seq_length` tokens, or else to the `folder_length` that the folder says, as far as the model can.
+    `default_class` is the class of the tokenizer where tokenizer_config.json names none.
     """
-    backend, settings = _load(files, config.segments > 1, usual_class)
+    backend, settings = _load(files, config.segments > 1, default_class)
     if lowercase:
         steps = [normalizers.Lowercase(), *([backend.normalizer] if backend.normalizer else [])]
         backend.normalizer = normalizers.Sequence(steps)
@@ -76,10 +76,10 @@ def build_tokenizer(
         rows = f"but the model has {config.vocab_size} embeddings"
         raise ModelError(f"tokenizer.json: adds a token with the id {max(special)} to each text, {rows}")
     if max_seq_length is None:
-        if usual_length and usual_length > config.longest_text:
+        if folder_length and folder_length > config.longest_text:
             made_for = f"this model was made for {config.longest_text}, and texts are cut to that"
-            warnings.warn(f"the folder says that texts have up to {usual_length} tokens; {made_for}", stacklevel=3)
-        max_seq_length, more = min(usual_length or config.longest_text, config.longest_text), len(special)
+            warnings.warn(f"the folder says that texts have up to {folder_length} tokens; {made_for}", stacklevel=3)
+        max_seq_length, more = min(folder_length or config.longest_text, config.longest_text), len(special)
         if max_seq_length <= more:
             raise ModelError(f"the model cuts texts to {max_seq_length} tokens, but tokenizer.json adds {more} to each")
     check_max_seq_length(max_seq_length, config)
@@ -98,16 +98,16 @@ def check_max_seq_length(length: int, config: Any) -> None:
         raise InputError(f"max_seq_length can be at most {config.longest_text} for this model, found {length}")
 
 
-def load_backend(files: Files, segments_of_pairs: bool, usual_class: str = "") -> tokenizers.Tokenizer:
+def load_backend(files: Files, segments_of_pairs: bool, default_class: str = "") -> tokenizers.Tokenizer:
     """Build the tokenizer that tokenizer.json describes, or else vocab.txt, with truncation and padding off.
 
-    `segments_of_pairs`: whether one built from vocab.txt puts the second text of a pair into segment 1 (BERT). `usual_class`:
+    `segments_of_pairs`: whether one built from vocab.txt puts the second text of a pair into segment 1 (BERT). `default_class`:
     the class of the tokenizer where tokenizer_config.json names none.
     """
-    return _load(files, segments_of_pairs, usual_class)[0]
+    return _load(files, segments_of_pairs, default_class)[0]
 
 
-def _load(files: Files, segments_of_pairs: bool, usual_class: str) -> tuple[tokenizers.Tokenizer, dict[str, Any]]:
+def _load(files: Files, segments_of_pairs: bool, default_class: str) -> tuple[tokenizers.Tokenizer, dict[str, Any]]:
     """The tokenizer, and what the settings files say about it."""
     if "tokenizer.json" not in files and "vocab.txt" not in files:
         raise ModelError(
@@ -124,7 +124,7 @@ def _load(files: Files, segments_of_pairs: bool, usual_class: str) -> tuple[toke
         settings = {**settings, **special}
         settings["added_tokens_decoder"] = {number: {"content": content} for content, number in others.items()}
         settings["added_tokens_decoder"] |= {each.get("id"): each for each in _dicts(described.get("added_tokens"))}
-    settings["tokenizer_class"] = str(settings.get("tokenizer_class") or usual_class).removesuffix("Fast")
+    settings["tokenizer_class"] = str(settings.get("tokenizer_class") or default_class).removesuffix("Fast")
     if "tokenizer.json" not in files:
         backend = tokenizers.Tokenizer(_word_piece(files["vocab.txt"], settings))
         settings["tokenizer_class"] = "BertTokenizer"

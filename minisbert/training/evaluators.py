@@ -22,7 +22,8 @@ class Evaluator(Protocol):
 
     Attributes:
         name: of the data; begins the keys of the result.
-        task: what is measured, and `table`: the file of a training run that tells it; both as sentence-transformers names them.
+        task: what is measured, in the words of sentence-transformers' model cards.
+        table: begins the name of the file with the results, as in sentence-transformers.
         columns: column of the table -> key of the result.
         shown: columns of the numbers by which models are compared.
     """

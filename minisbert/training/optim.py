@@ -66,32 +66,35 @@ def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, An
 class OriginalAdamW(torch.optim.AdamW):
     """AdamW as BERT's authors and transformers before 5.0 had it: the jhgan models were trained with it.
 
-    Differs from torch.optim.AdamW in the place of epsilon (added to the root of v before Adam's correction of its bias, the
-    factor 1 - beta2^t, so it counts for more in the first steps) and of the decay (after the update, on the updated weight):
+    In step t it moves a weight w by
 
         w = w - lr · sqrt(1 - beta2^t) / (1 - beta1^t) · m / (sqrt(v) + eps)
         w = w - lr · weight_decay · w
 
-    torch has m / (sqrt(v) / sqrt(1 - beta2^t) + eps) there, which is the same with an epsilon that depends on the step t.
+    Two things differ from torch.optim.AdamW:
+
+    1. Epsilon is added to sqrt(v), not to sqrt(v) / sqrt(1 - beta2^t), so it counts for more in the first steps. The class of
+       torch does the same if its epsilon is eps / sqrt(1 - beta2^t), another one in each step.
+    2. The decay comes after the update, on the updated weight. So the decay of torch's class is off, and done here.
     """
 
     def __init__(self, groups: list[dict[str, Any]], lr: float, eps: float) -> None:
         self.original_eps = eps
-        self.late_decay = [group["weight_decay"] for group in groups]
+        self.decays = [group["weight_decay"] for group in groups]
         super().__init__([{**group, "weight_decay": 0.0} for group in groups], lr=lr, fused=True)
 
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> None:  # type: ignore[override]
         """Move every parameter that has a gradient."""
-        late = []
-        for group, weight_decay in zip(self.param_groups, self.late_decay, strict=True):
+        shrinking = []  # the parameters of a group, and what they are multiplied with after the update
+        for group, weight_decay in zip(self.param_groups, self.decays, strict=True):
             moved = [parameter for parameter in group["params"] if parameter.grad is not None]
             # One step count for all: a parameter has a gradient in every step or, if it is not used, in none.
             t = 1 + int(self.state[moved[0]].get("step", 0)) if moved else 1
             group["eps"] = self.original_eps / (1 - group["betas"][1] ** t) ** 0.5
-            late.append((moved if weight_decay else [], 1 - group["lr"] * weight_decay))
+            shrinking.append((moved if weight_decay else [], 1 - group["lr"] * weight_decay))
         super().step(closure)
-        for parameters, factor in late:
+        for parameters, factor in shrinking:
             for parameter in parameters:
                 parameter.mul_(factor)
 
