@@ -15,7 +15,7 @@ import random
 import shutil
 import signal
 import sys
-import threading
+import time
 import warnings
 from dataclasses import replace
 from pathlib import Path
@@ -286,8 +286,8 @@ def endless_run(told):
     class Endless(ShuffledBatches):
         def __iter__(self):
             told.set()
-            threading.Event().wait()
-            yield from super().__iter__()
+            while True:
+                time.sleep(0.01)  # Python runs a signal's handler between two calls: one endless call could miss it
 
     train.SAME_SIGNAL = 0.0
     stop = train.Stop(lambda _: told.set())

@@ -382,7 +382,7 @@ def test_the_optimizer_is_the_one_that_is_asked_for(monkeypatch):
     monkeypatch.setattr(loop, "build_optimizer", noting)
     plan = Plan(1, max_steps=1, learning_rate=1e-3, weight_decay=0.1, optimizer="original-adamw", eps=1e-6)
     fit(tiny_model(), [cosine(), cosine(3)], plan)
-    assert [(type(each), each.original_eps, each.late_decay) for each in built] == [(OriginalAdamW, 1e-6, [0.1, 0.0])] * 2
+    assert [(type(each), each.original_eps, each.decays) for each in built] == [(OriginalAdamW, 1e-6, [0.1, 0.0])] * 2
     assert built[0] is not built[1], "one for each objective"
 
 
