@@ -144,6 +144,7 @@ class Tokenizer:
             lengths[begin : begin + len(block)] = [len(encoding.ids) for encoding in encodings]
             truncated += sum(bool(encoding.overflowing) for encoding in encodings)
             blocks.append(np.array([token for encoding in encodings for token in encoding.ids], dtype=np.uint32))
+        # int32 is what an embedding takes. The bits stay as they are, so that the check below still sees ids beyond its range.
         ids = (np.concatenate(blocks) if blocks else np.zeros(0, dtype=np.uint32)).view(np.int32)
         if self.vocab_size is not None and len(ids) and ids.view(np.uint32).max() >= self.vocab_size:
             self._refuse_token(ids.view(np.uint32), np.cumsum(lengths), self.vocab_size)
