@@ -4,7 +4,7 @@ Weights are rounded when a model is loaded. Each output has a scale of its own: 
 q_W = round(row / s_W) from -127 to 127. Tokens are rounded when they are multiplied, each with a scale and a lowest number of
 its own, so that they use all of a byte, 0 to 255, even where their numbers lie more to one side, as after GELU they do:
 
-    low = min(x, 0)        s_x = (max(x, 0) - low) / 255        q_x = round((x - low) / s_x)
+    low = min(x)        s_x = (max(x) - low) / 255        q_x = round((x - low) / s_x)
 
 With x (T, D), the weight W (M, D) and the bias b, and nothing rounded any further, the product is then
 
@@ -85,18 +85,19 @@ def quantise_weight(weight: Tensor, largest: int) -> tuple[Tensor, Tensor]:
 
 
 def quantise_tokens(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Round (..., D) to q_x, uint8 (..., D); also s_x and -low, float32 (..., 1). NaN stays NaN in these two."""
-    below = x.amin(-1, keepdim=True).neg_().clamp_(min=0)
-    scale = x.amax(-1, keepdim=True).clamp_(min=0).add_(below).div_(255).clamp_(min=SMALLEST_SCALE)
-    # torch rounds to int8 eight times as fast as to uint8. So 128 is taken off, and put back by turning the highest bit.
-    signed = (x * scale.reciprocal()).add_((below / scale).sub_(128)).round_().to(torch.int8)
-    return signed.view(torch.uint8).bitwise_xor_(128), scale, below
+    """Round (..., D) to q_x, uint8 (..., D); also s_x and low, float32 (..., 1). NaN stays NaN in these two."""
+    low = x.amin(-1, keepdim=True)
+    scale = x.amax(-1, keepdim=True).sub_(low).div_(255).clamp_(min=SMALLEST_SCALE)
+    # From 2^23 to 2^24 float32 has whole numbers only: adding 1.5 · 2^23 rounds, and the lowest byte of the sum is then q_x.
+    # `round` and a conversion of float32 to bytes would take longer.
+    rounded = (x - low).mul_(scale.reciprocal()).add_(1.5 * 2**23)
+    return rounded.view(torch.int32).to(torch.uint8), scale, low
 
 
 def plain_linear(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     """The arithmetic above as it is written there, (..., D) to (..., M). For readers and tests; the models use `Int8Linear`."""
-    low = x.amin(-1, keepdim=True).clamp(max=0)
-    token_scale = (x.amax(-1, keepdim=True).clamp(min=0) - low) / 255
+    low = x.amin(-1, keepdim=True)
+    token_scale = (x.amax(-1, keepdim=True) - low) / 255
     tokens = ((x - low) / token_scale).round().long()
     weight_scale = weight.abs().amax(-1) / largest_weight()  # (M,)
     rows = (weight / weight_scale[:, None]).round().long()
@@ -132,13 +133,12 @@ class Int8Linear(nn.Module):
 
     def added_to(self, residual: Tensor, x: Tensor) -> Tensor:
         """Residual + forward(x); `residual` (..., M) is not overwritten."""
-        tokens, scale, below = quantise_tokens(x)
-        return self.scaled_product(tokens, scale, below, residual).add_(self.bias)
+        return self.scaled_product(*quantise_tokens(x), residual).add_(self.bias)
 
-    def scaled_product(self, tokens: Tensor, scale: Tensor, below: Tensor, start: Tensor) -> Tensor:
+    def scaled_product(self, tokens: Tensor, scale: Tensor, low: Tensor, start: Tensor) -> Tensor:
         """Start + what `quantise_tokens` returned, times the weight: (..., M)."""
         product = self.multiply(tokens)
-        return torch.addcmul(start, product, scale, out=product).addcmul_(below, self.sums, value=-1)
+        return torch.addcmul(start, product, scale, out=product).addcmul_(low, self.sums)
 
     def multiply(self, tokens: Tensor) -> Tensor:
         """s_W (q_x q_Wᵀ), float32 (..., M), of q_x, uint8 (..., D)."""

@@ -21,9 +21,9 @@ def random(*shape, seed=0):
 
 
 def whole_numbers(rows, largest, seed):
-    """Rows of whole numbers with `largest` in them, so that their scale is 1 and nothing is rounded."""
+    """Rows of whole numbers from -largest to largest, with 0 and `largest` among them."""
     numbers = torch.randint(-largest, largest + 1, (rows, D), generator=torch.Generator().manual_seed(seed))
-    numbers[:, 0] = largest
+    numbers[:, 0], numbers[:, 1] = largest, 0
     return numbers
 
 
@@ -39,6 +39,7 @@ def test_sums_of_whole_numbers_are_exact(vnni, monkeypatch):
     if vnni and not torch.cpu._is_vnni_supported():
         pytest.skip("this processor has no VNNI instructions")
     monkeypatch.setattr(torch.cpu, "_is_vnni_supported", lambda: vnni)
+    # Numbers of tokens from 0 to 255 and weights up to the largest: all scales are 1, and nothing is rounded.
     x, weight = whole_numbers(50, 255, seed=0).abs(), whole_numbers(M, int8.largest_weight(), seed=1)
     found = Int8Linear(weight.float(), torch.zeros(M))(x.float())
     assert torch.equal(found.long(), x @ weight.t())
@@ -48,7 +49,7 @@ EXTREMES = """
 import sys, torch
 torch.cpu._is_vnni_supported = lambda: False
 from minisbert.models.int8 import Int8Linear
-x = torch.full((3, 64), 255.0)
+x = torch.tensor([255.0] * 63 + [0.0]).expand(3, 64)
 print(Int8Linear(torch.full((2, 64), float(sys.argv[1])), torch.zeros(2))(x).unique().tolist())
 """
 
@@ -59,7 +60,7 @@ def test_sums_do_not_overflow_on_processors_without_vnni():
     result = subprocess.run(
         command, env={**os.environ, "ONEDNN_MAX_CPU_ISA": "AVX2"}, capture_output=True, text=True, check=True
     )
-    assert result.stdout.strip() == str([64.0 * 64 * 255])
+    assert result.stdout.strip() == str([63.0 * 64 * 255])
 
 
 def test_without_a_bit_less_the_sums_would_overflow():
@@ -69,7 +70,7 @@ def test_without_a_bit_less_the_sums_would_overflow():
     result = subprocess.run(
         command, env={**os.environ, "ONEDNN_MAX_CPU_ISA": "AVX2"}, capture_output=True, text=True, check=True
     )
-    assert result.stdout.strip() != str([64.0 * 127 * 255])
+    assert result.stdout.strip() != str([63.0 * 127 * 255])
 
 
 def test_the_product_is_the_plain_one():
