@@ -358,7 +358,7 @@ class SentenceEncoder(nn.Module):
         return vectors
 
     def similarity(self, a: npt.ArrayLike | Tensor, b: npt.ArrayLike | Tensor) -> Tensor:
-        """Compare every vector of `a`, (N, D) or (D,), with every vector of `b`, (M, D) or (D,): (N, M) on the CPU.
+        """Compare every vector of `a`, (N1, D) or (D,), with every vector of `b`, (N2, D) or (D,): (N1, N2) on the CPU.
 
         By the function that the model's folder names, see `similarity.similarity`; larger is more similar.
         """

@@ -15,12 +15,12 @@ def similarity(a: npt.ArrayLike | Tensor, b: npt.ArrayLike | Tensor, function: s
     """Compare every vector of `a` with every vector of `b`.
 
     Args:
-        a: (N, D), or (D,) for one vector; arrays or tensors on any device.
-        b: (M, D), or (D,).
+        a: (N1, D), or (D,) for one vector; arrays or tensors on any device.
+        b: (N2, D), or (D,).
         function: "cosine", "dot", "euclidean" or "manhattan".
 
     Returns:
-        (N, M) on the CPU, float64 if `a` is, else float32: cosines from -1 to 1, dot products, or negated distances.
+        (N1, N2) on the CPU, float64 if `a` is, else float32: cosines from -1 to 1, dot products, or negated distances.
 
     Raises:
         ValueError: there is no function of this name.

@@ -60,7 +60,7 @@ def mine_hard_negatives(
         for text in pair:
             known.setdefault(text, set()).update(pair)
     candidates = list({_key(text): text for text in reversed(corpus)}.values())[::-1]
-    vectors = model.encode(candidates)  # (M, D)
+    vectors = model.encode(candidates)  # (number of candidates, D)
     anchor_vectors, positive_vectors = model.encode(list(anchors)), model.encode(list(positives))  # (N, D)
     cosine = similarity_pairwise(anchor_vectors, positive_vectors)  # (N,)
     ceiling = cosine - (1 - margin) * cosine.abs()  # below the positive, also where its cosine is negative
