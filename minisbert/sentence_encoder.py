@@ -146,7 +146,7 @@ class SentenceEncoder(nn.Module):
 
     @max_seq_length.setter
     def max_seq_length(self, length: int | None) -> None:
-        length = self.longest_text if length is None else length
+        length = self.config.longest_text if length is None else length
         check_max_seq_length(length, self.config)
         self.tokenizer.max_seq_length = length
 
@@ -154,11 +154,6 @@ class SentenceEncoder(nn.Module):
     def config(self) -> EncoderConfig:
         """What the encoder was built with: the one place to ask for sizes."""
         return cast(EncoderConfig, self.encoder.config)
-
-    @property
-    def longest_text(self) -> int:
-        """The number of tokens that the encoder was made for: the largest possible `max_seq_length`."""
-        return self.config.longest_text
 
     @property
     def embedding_dimension(self) -> int:
@@ -408,20 +403,9 @@ class SentenceEncoder(nn.Module):
     def push_to_hub(
         self, repo_id: str, private: bool | None = None, revision: str | None = None, token: str | bool | None = None
     ) -> str:
-        """Upload what `save_pretrained` writes to the Hugging Face Hub; a model card that is there stays as it is.
+        """Upload what `save_pretrained` writes to `repo_id`, "owner/name", on the Hugging Face Hub, and return its address.
 
-        Args:
-            repo_id: "owner/name"; the repository is made if it is not there.
-            private: whether others may not see it, if it is made now; None = what the Hub does by itself, mostly public.
-            revision: a branch, made if it is not there; None = "main".
-            token: None = the one that the machine is logged in with (`hf auth login`).
-
-        Returns:
-            The address of the model.
-
-        Raises:
-            InputError: the model was loaded as int8, or `repo_id` is no name.
-            HubError: the Hub does not take it.
+        A model card that is there stays as it is. See `hub_upload.upload`; InputError too if the model was loaded as int8.
         """
         with tempfile.TemporaryDirectory() as folder:
             self.save_pretrained(folder)

@@ -140,7 +140,7 @@ def test_lengths_of_any_kind_of_integer(tmp_path):
     model.save_pretrained(tmp_path)
     assert SentenceEncoder.from_pretrained(tmp_path, device="cpu").max_seq_length == 5
     model.max_seq_length = None
-    assert model.max_seq_length == model.longest_text
+    assert model.max_seq_length == model.config.longest_text
 
 
 def test_a_dtype_may_be_named(tmp_path):

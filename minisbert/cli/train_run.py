@@ -86,7 +86,7 @@ def starting_model(recipe: Recipe, examples: ExamplesByTask, device: torch.devic
         model = ko_mini.new_model(recipe.model_type, texts, recipe.plan.seed).to(device)
     if recipe.max_seq_length is not None:
         # What a recipe asks for is cut to what the model can do; what the user asks for is refused if it cannot.
-        model.max_seq_length = max_length or min(recipe.max_seq_length, model.longest_text)
+        model.max_seq_length = max_length or min(recipe.max_seq_length, model.config.longest_text)
     if max(recipe.matryoshka_dims, default=0) > model.embedding_dimension:
         raise InputError(
             f"the model's vectors have {model.embedding_dimension} columns, too few for the "

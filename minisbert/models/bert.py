@@ -11,7 +11,6 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from minisbert.errors import ModelError
 from minisbert.models.config import EncoderConfig, Fields, encoder_fields
 from minisbert.models.layers import Embeddings, bert_layers
 from minisbert.models.tensor_names import HEADS, TensorNames
@@ -24,10 +23,7 @@ class BertConfig(EncoderConfig):
     @classmethod
     def from_fields(cls, fields: Fields) -> "BertConfig":
         """Read a parsed config.json; ModelError names a field that is missing, wrong, or asks for what is not supported."""
-        config = cls(**encoder_fields(fields, layer_norm_eps=1e-12, pad_token_id=0))
-        if config.type_vocab_size < 1:
-            raise ModelError("config.json: type_vocab_size must be at least 1")
-        return config
+        return cls(**encoder_fields(fields, layer_norm_eps=1e-12, pad_token_id=0, least_segments=1))
 
 
 class Bert(nn.Module):

@@ -115,8 +115,8 @@ def only_supported(fields: Fields, name: str, supported: Any) -> None:
         raise ModelError(f"config.json: {name} = {value!r:.50} is not supported, only {supported!r}")
 
 
-def encoder_fields(fields: Fields, layer_norm_eps: float, pad_token_id: int) -> dict[str, Any]:
-    """Read the fields of `EncoderConfig`; the two arguments stand in where the oldest files do not have these fields."""
+def encoder_fields(fields: Fields, layer_norm_eps: float, pad_token_id: int, least_segments: int = 0) -> dict[str, Any]:
+    """Read the fields of `EncoderConfig`; `layer_norm_eps` and `pad_token_id` stand in where the oldest files have none."""
     hidden_size = integer(fields, "hidden_size", 1, LARGEST_WIDTH)
     vocab_size = integer(fields, "vocab_size", 1, LARGEST_VOCABULARY)
     heads = integer(fields, "num_attention_heads", 1, hidden_size)
@@ -130,7 +130,7 @@ def encoder_fields(fields: Fields, layer_norm_eps: float, pad_token_id: int) -> 
         "intermediate_size": integer(fields, "intermediate_size", 1, LARGEST_WIDTH),
         "hidden_act": choice(fields, "hidden_act", list(ACTIVATIONS)),
         "max_position_embeddings": integer(fields, "max_position_embeddings", 1, LARGEST_WIDTH),
-        "type_vocab_size": integer(fields, "type_vocab_size", 0, LARGEST_WIDTH),
+        "type_vocab_size": integer(fields, "type_vocab_size", least_segments, LARGEST_WIDTH),
         "pad_token_id": integer(fields, "pad_token_id", 0, vocab_size - 1, default=pad_token_id),
         "layer_norm_eps": number(fields, "layer_norm_eps", 0.0, 1.0, default=layer_norm_eps),
         "hidden_dropout_prob": number(fields, "hidden_dropout_prob", 0.0, 1.0),

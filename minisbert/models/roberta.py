@@ -26,11 +26,9 @@ class RobertaConfig(EncoderConfig):
     @classmethod
     def from_fields(cls, fields: Fields) -> "RobertaConfig":
         """Read a parsed config.json; ModelError names a field that is missing, wrong, or asks for what is not supported."""
-        config = cls(**encoder_fields(fields, layer_norm_eps=1e-12, pad_token_id=1))
-        if config.type_vocab_size < 1 or config.longest_text < 1:
-            raise ModelError(
-                "config.json: type_vocab_size must be at least 1, max_position_embeddings more than pad_token_id + 1"
-            )
+        config = cls(**encoder_fields(fields, layer_norm_eps=1e-12, pad_token_id=1, least_segments=1))
+        if config.longest_text < 1:
+            raise ModelError("config.json: max_position_embeddings must be more than pad_token_id + 1")
         return config
 
     @property

@@ -102,7 +102,7 @@ def test_a_new_mini_cuts_long_texts_there_too(model_type, tmp_path):
     with torch.inference_mode():
         tokens = transformers.AutoModel.from_pretrained(tmp_path / "mini").eval()(**batch).last_hidden_state
     expected = model.encode([long_text, SENTENCES[0]], output_value="token_embeddings")
-    assert len(expected[0]) == model.longest_text
+    assert len(expected[0]) == model.config.longest_text
     for found, ours in zip(tokens, expected, strict=True):
         np.testing.assert_allclose(found[: len(ours)], ours, atol=1e-5)
 
