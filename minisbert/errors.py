@@ -5,6 +5,9 @@ as it is, but for files of a model that cannot be read (`ModelError`); the scrip
 `FILE_SYSTEM_EXIT_CODE`.
 """
 
+import contextlib
+from collections.abc import Iterator
+
 FILE_SYSTEM_EXIT_CODE = 5
 INTERRUPTED_EXIT_CODE, TERMINATED_EXIT_CODE = 130, 143  # 128 + the number of the signal
 
@@ -63,3 +66,22 @@ def check_unicode(text: str, where: str) -> None:
         text.encode("utf-8")
     except UnicodeEncodeError as error:
         raise InputError(f"{where}: character {error.start + 1} is no Unicode character; expected UTF-8") from None
+
+
+def one_line(error: object) -> str:
+    """The message of another package's error, short and on one line, for a message of ours."""
+    return "".join(character if character.isprintable() else " " for character in str(error)[:200])
+
+
+@contextlib.contextmanager
+def damage_is_model_error(message: str) -> Iterator[None]:
+    """Raise ModelError, with `message`, for what the `tokenizers` package raises inside.
+
+    The package is written in Rust. Its panics become a PanicException, which is no `Exception` and has its name alone.
+    """
+    try:
+        yield
+    except BaseException as error:
+        if not isinstance(error, ValueError) and type(error).__name__ not in ("Exception", "PanicException"):
+            raise
+        raise ModelError(f"{message}: {one_line(error)}") from None

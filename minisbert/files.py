@@ -99,11 +99,6 @@ def file_hash(path: Path, algorithm: Literal["sha256", "sha1", "git"]) -> str:
     return digest.hexdigest()
 
 
-def one_line(error: object) -> str:
-    """The message of another package's error, short and on one line, for a message of ours."""
-    return "".join(character if character.isprintable() else " " for character in str(error)[:200])
-
-
 def write_json(path: Path, value: object) -> None:
     """Write `value` as readable JSON, Hangul as Hangul, all or nothing; OSError if it cannot be written."""
     with replacing(path) as file:

@@ -8,11 +8,10 @@ import stat
 import pytest
 
 from minisbert import files
-from minisbert.errors import ModelError
+from minisbert.errors import ModelError, one_line
 from minisbert.files import (
     PLAIN_NAME,
     file_hash,
-    one_line,
     parse_json,
     parse_json_object,
     read_small_file,

@@ -21,8 +21,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, BinaryIO
 
-from minisbert.errors import InputError, ModelError, NonFiniteError
-from minisbert.files import flush_to_disk, one_line, read_json_object, replacing, write_json
+from minisbert.errors import InputError, ModelError, NonFiniteError, one_line
+from minisbert.files import flush_to_disk, read_json_object, replacing, write_json
 
 if TYPE_CHECKING:
     import numpy as np

@@ -20,8 +20,8 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from minisbert.errors import ModelError
-from minisbert.files import PLAIN_NAME, flush_to_disk, one_line, parse_json_object, read_json_object, refuse_pointer
+from minisbert.errors import ModelError, one_line
+from minisbert.files import PLAIN_NAME, flush_to_disk, parse_json_object, read_json_object, refuse_pointer
 from minisbert.models.fast import Linear
 from minisbert.models.int8 import Int8Linear
 from minisbert.models.tensor_names import WRAPPERS, TensorNames

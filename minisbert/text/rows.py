@@ -27,8 +27,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from minisbert.errors import InputError, check_unicode
-from minisbert.files import one_line
+from minisbert.errors import InputError, check_unicode, one_line
 
 FORMS = {"": "txt", ".txt": "txt", ".jsonl": "jsonl", ".ndjson": "jsonl", ".json": "jsonl", ".csv": "csv", ".tsv": "tsv"}
 NEXT_STEP = {

@@ -11,10 +11,9 @@ and each is counted: it is too long and is cut, it holds unknown words, or its H
 Axis letters: see layers.py.
 """
 
-import contextlib
 import functools
 import unicodedata
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NoReturn
 
@@ -24,8 +23,7 @@ import tokenizers
 import torch
 from torch import Tensor
 
-from minisbert.errors import InputError, ModelError, check_unicode
-from minisbert.files import one_line
+from minisbert.errors import InputError, check_unicode, damage_is_model_error
 from minisbert.text.long_text import encode_starts
 
 # What the package returns takes some hundred times the memory of the ids; they are copied out block by block.
@@ -177,17 +175,3 @@ class Tokenizer:
         input_ids = np.full(real.shape, self.pad_token_id, dtype=np.int64)
         input_ids[real] = np.concatenate([texts.row(int(row)) for row in rows])
         return torch.from_numpy(input_ids), None if real.all() else torch.from_numpy(real)
-
-
-@contextlib.contextmanager
-def damage_is_model_error(message: str) -> Iterator[None]:
-    """Raise ModelError, with `message`, for what the `tokenizers` package raises inside.
-
-    The package is written in Rust. Its panics become a PanicException, which is no `Exception` and has its name alone.
-    """
-    try:
-        yield
-    except BaseException as error:
-        if not isinstance(error, ValueError) and type(error).__name__ not in ("Exception", "PanicException"):
-            raise
-        raise ModelError(f"{message}: {one_line(error)}") from None

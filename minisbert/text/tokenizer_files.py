@@ -21,9 +21,9 @@ from typing import Any
 import tokenizers
 from tokenizers import decoders, models, normalizers, pre_tokenizers, processors
 
-from minisbert.errors import InputError, ModelError
+from minisbert.errors import InputError, ModelError, damage_is_model_error
 from minisbert.files import parse_json_object
-from minisbert.text.tokenizer import Tokenizer, damage_is_model_error
+from minisbert.text.tokenizer import Tokenizer
 
 Files = Mapping[str, bytes]  # those of a folder by name: tokenizer.json, vocab.txt, tokenizer_config.json, ...
 

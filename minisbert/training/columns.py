@@ -5,8 +5,7 @@ import unicodedata
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from minisbert.errors import InputError
-from minisbert.files import one_line
+from minisbert.errors import InputError, one_line
 
 # What a column is for, and the names that say so: in small letters, what is no letter or digit as "_", which may be left out.
 ROLES = {

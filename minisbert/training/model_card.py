@@ -17,7 +17,8 @@ from typing import Any
 
 import numpy as np
 
-from minisbert.files import file_hash, one_line, replacing, write_json
+from minisbert.errors import one_line
+from minisbert.files import file_hash, replacing, write_json
 from minisbert.models.pooling import Normalize
 from minisbert.sentence_encoder import SentenceEncoder
 from minisbert.training import ko_mini

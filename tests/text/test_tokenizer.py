@@ -11,8 +11,8 @@ import tokenizers
 from tokenizers.implementations import BertWordPieceTokenizer, ByteLevelBPETokenizer
 
 from minisbert import SentenceEncoder
-from minisbert.errors import InputError, ModelError
-from minisbert.text.tokenizer import Tokenizer, damage_is_model_error
+from minisbert.errors import InputError, ModelError, damage_is_model_error
+from minisbert.text.tokenizer import Tokenizer
 from minisbert.text.tokenizer_files import load_backend, token_content
 from tests.model_files import charsmap, edit_json, refusal, xlm_roberta_folder
 from tests.tiny import SENTENCES, VOCABULARY, tiny_folder, tokenizer_files
