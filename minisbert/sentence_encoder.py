@@ -27,7 +27,7 @@ from minisbert.devices import batch_budget, halved_when_full, is_out_of_memory, 
 from minisbert.errors import InputError, NonFiniteError
 from minisbert.models.config import EncoderConfig
 from minisbert.models.int8 import has_int8, keep_freed_memory, require_int8
-from minisbert.models.pooling import Normalize, Pooling
+from minisbert.models.pooling import Pooling
 from minisbert.models.registry import architecture_of
 from minisbert.progress import progress_bar
 from minisbert.similarity import similarity, similarity_pairwise
@@ -75,7 +75,7 @@ class SentenceEncoder(nn.Module):
         super().__init__()
         self.encoder = encoder
         self.pooling = pooling
-        self.normalize = Normalize() if folder.normalize else nn.Identity()
+        self.normalize = folder.normalize  # whether every vector gets length 1
         self.tokenizer = tokenizer
         self.folder = folder
         self.pooler_weights: dict[str, Tensor] = {}  # saved again, never computed with
@@ -216,7 +216,8 @@ class SentenceEncoder(nn.Module):
             (B, D) float32, or float64 in a float64 model.
         """
         token_embeddings = self.encoder(input_ids, attention_mask, token_type_ids)  # (B, T, D)
-        return self.normalize(self.pooling(token_embeddings, attention_mask))  # (B, D)
+        vectors = self.pooling(token_embeddings, attention_mask)  # (B, D)
+        return F.normalize(vectors, dim=-1) if self.normalize else vectors
 
     @torch.inference_mode()
     def encode(
@@ -394,7 +395,7 @@ class SentenceEncoder(nn.Module):
             tokenizer_files=files,
             max_seq_length=self.max_seq_length,
             pooling_mode=self.pooling.mode,  # of the modules that compute, whatever the folder said that was loaded
-            normalize=isinstance(self.normalize, Normalize),
+            normalize=self.normalize,
         )
         names, pooler = architecture.tensor_names, self.pooler_weights
         write_weights = functools.partial(save_checkpoint, encoder=self.encoder, tensor_names=names, pooler_weights=pooler)

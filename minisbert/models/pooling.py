@@ -6,11 +6,10 @@ Why the mean and not the first token, [CLS]? Pre-training gives the first token 
 while every other token must say what it means in this text. Their mean is a good start, and it was the best after fine-tuning
 too (table 6 of the paper). A model must be pooled as it was trained: 1_Pooling/config.json in its folder says how, by
 "pooling_mode": "cls" or, in older ones, "pooling_mode_cls_token": true. For another one: `model.pooling = Pooling("cls")`.
-Checked against sentence-transformers 6.2.0, `Pooling` and `Normalize`. Axis letters: see layers.py.
+Checked against sentence-transformers 6.2.0, `Pooling`. Axis letters: see layers.py.
 """
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 POOLING_MODES = ("mean", "cls", "max", "mean_sqrt_len_tokens", "weightedmean", "lasttoken")
@@ -66,11 +65,3 @@ def _pool(mode: str, x: Tensor, mask: Tensor | None) -> Tensor:
         weights = torch.arange(1, x.shape[1] + 1, device=x.device)[:, None]  # (T, 1)
         return (x * weights).sum(1) / (lengths * (lengths + 1) / 2).to(x.dtype)  # (B, D)
     return x.sum(1) / (lengths if mode == "mean" else lengths.to(x.dtype).sqrt())  # (B, D)
-
-
-class Normalize(nn.Module):
-    """Scale each vector to Euclidean length 1."""
-
-    def forward(self, embeddings: Tensor) -> Tensor:
-        """Map (B, D) to (B, D) of length 1; a zero vector stays zero."""
-        return F.normalize(embeddings, dim=-1)

@@ -19,7 +19,6 @@ import numpy as np
 
 from minisbert.errors import one_line
 from minisbert.files import file_hash, replacing, write_json
-from minisbert.models.pooling import Normalize
 from minisbert.sentence_encoder import SentenceEncoder
 from minisbert.training import ko_mini
 from minisbert.training.evaluators import Evaluator
@@ -154,7 +153,7 @@ def _about_model(model: SentenceEncoder) -> dict[str, object]:
         f"Transformer({{'max_seq_length': {model.max_seq_length}}}) with {type(model.encoder).__name__}",
         f"Pooling({{'word_embedding_dimension': {width}, 'pooling_mode': '{model.pooling.mode}'}})",
     ]
-    if isinstance(model.normalize, Normalize):
+    if model.normalize:
         modules.append("Normalize()")
     vectors = model.encode(USAGE_SENTENCES, show_progress_bar=False)
     similarities = model.similarity(vectors, vectors).tolist()
