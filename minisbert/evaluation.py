@@ -85,10 +85,8 @@ class EmbeddingSimilarityEvaluator:
         show_progress_bar: bool | None = False,
     ) -> None:
         if not len(sentences1) == len(sentences2) == len(scores) or len(scores) < 2:
-            raise InputError(
-                "expected at least two pairs, each with a score; found "
-                f"{len(sentences1)} first sentences, {len(sentences2)} second sentences, {len(scores)} scores"
-            )
+            found = f"{len(sentences1)} first sentences, {len(sentences2)} second sentences, {len(scores)} scores"
+            raise InputError(f"expected at least two pairs, each with a score; found {found}")
         self.sentences1 = list(sentences1)
         self.sentences2 = list(sentences2)
         try:

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from minisbert.models.config import EncoderConfig, Fields, encoder_fields
 from minisbert.models.layers import Embeddings, bert_layers
-from minisbert.models.tensor_names import HEADS, TensorNames
+from minisbert.models.tensor_names import UNUSED, TensorNames
 
 
 @dataclass(frozen=True)
@@ -74,9 +74,5 @@ TENSOR_NAMES = TensorNames(
         "encoder.layer.{i}.output.LayerNorm": "layers.{i}.feed_forward_norm",
     },
     pooler_weights=("pooler.dense.weight", "pooler.dense.bias"),
-    unused={
-        **HEADS,
-        "embeddings.position_ids": "0 to P - 1, stored by old versions of transformers",
-        "cls.*": "heads of pre-training: masked language model, next sentence",
-    },
+    unused={**UNUSED, "cls.*": "heads of pre-training: masked language model, next sentence"},
 )

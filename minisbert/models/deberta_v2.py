@@ -32,7 +32,7 @@ from minisbert.models import config as read
 from minisbert.models import fast
 from minisbert.models.config import LARGEST_WIDTH, EncoderConfig, Fields
 from minisbert.models.layers import encoder_layers, merge_heads, split_heads
-from minisbert.models.tensor_names import HEADS, TensorNames
+from minisbert.models.tensor_names import UNUSED, TensorNames
 
 
 @dataclass(frozen=True)
@@ -315,10 +315,8 @@ TENSOR_NAMES = TensorNames(
         "encoder.layer.{i}.output.dense": "layers.{i}.feed_forward.contract",
         "encoder.layer.{i}.output.LayerNorm": "layers.{i}.feed_forward_norm",
     },
-    pooler_weights=(),  # it has no pooler
     unused={
-        **HEADS,
-        "embeddings.position_ids": "0 to P - 1, stored by old versions of transformers",
+        **UNUSED,
         "embeddings.position_embeddings.weight": "of the pre-training decoder, where position_biased_input is false",
         "cls.*": "head of pre-training: masked language model",
         "lm_predictions.*": "head of pre-training: masked language model",

@@ -16,7 +16,7 @@ from minisbert.errors import ModelError
 from minisbert.models import bert
 from minisbert.models.config import EncoderConfig, Fields, encoder_fields
 from minisbert.models.layers import Embeddings, bert_layers
-from minisbert.models.tensor_names import HEADS
+from minisbert.models.tensor_names import UNUSED
 
 
 @dataclass(frozen=True)
@@ -78,9 +78,5 @@ class Roberta(nn.Module):
 TENSOR_NAMES = dataclasses.replace(  # all modules are called as in BERT
     bert.TENSOR_NAMES,
     prefix="roberta.",
-    unused={
-        **HEADS,
-        "embeddings.position_ids": "0 to P - 1, stored by old versions of transformers",
-        "lm_head.*": "head of pre-training: masked language model",
-    },
+    unused={**UNUSED, "lm_head.*": "head of pre-training: masked language model"},
 )

@@ -12,7 +12,9 @@ from torch import nn
 
 # What a wrapper put before every name when the weights were saved: DistributedDataParallel, torch.compile, a chain of modules.
 WRAPPERS = ("module.", "_orig_mod.", "0.auto_model.", "auto_model.", "0.model.")
-HEADS = {
+# What checkpoints of every architecture may hold besides, as in `TensorNames.unused`.
+UNUSED = {
+    "embeddings.position_ids": "0 to P - 1, stored by old versions of transformers",
     "classifier.*": "head of a model that classifies texts or tokens",
     "qa_outputs.*": "head of a model that answers questions",
 }
@@ -26,8 +28,8 @@ class TensorNames:
     # Module in a checkpoint -> module of our encoder; {i} stands for the number of a layer. The tensors of a module, weight and
     # bias, have the same names in both. Rows for parts that a configuration leaves out are not used.
     modules: Mapping[str, str]
-    pooler_weights: Sequence[str]  # read and saved again, but never computed with: see the end of bert.py
     unused: Mapping[str, str]  # known and left behind, with the reason; a final * stands for every name that starts so
+    pooler_weights: Sequence[str] = ()  # read and saved again, but never computed with: see the end of bert.py
 
     def by_checkpoint_name(self, encoder: nn.Module, layers: int) -> dict[str, str]:
         """Checkpoint name -> parameter name, for every parameter of an encoder with so many layers."""

@@ -64,10 +64,8 @@ def train_step(
     # that it cannot undo what hundreds of steps have learnt. What is returned is the length before.
     norm = float(nn.utils.clip_grad_norm_(model.parameters(), plan.max_grad_norm))
     if not (math.isfinite(mean) and math.isfinite(norm)):
-        raise NonFiniteError(
-            f"{where}: loss {mean}, gradient norm {norm}; this update was not made. "
-            "Lower the learning rate, or look at the data of this batch"
-        )
+        advice = "Lower the learning rate, or look at the data of this batch"
+        raise NonFiniteError(f"{where}: loss {mean}, gradient norm {norm}; this update was not made. {advice}")
     for group in optimizer.param_groups:
         group["lr"] = rate
     optimizer.step()
