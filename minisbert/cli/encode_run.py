@@ -24,7 +24,7 @@ import torch
 
 import minisbert
 from minisbert import devices
-from minisbert.cli.display import printable, similarity_grid, table_lines, table_of_texts, visible
+from minisbert.cli.grids import printable, similarity_grid, table_lines, table_of_texts, visible
 from minisbert.cli.search import print_duplicates, print_groups, print_nearest, read_queries, saved_vectors
 from minisbert.cli.shared import Say
 from minisbert.distributed import gather, is_main_process, join_processes, process_count, share_of_rows

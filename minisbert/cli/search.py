@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from minisbert.cli.display import printable, result_line
+from minisbert.cli.grids import printable, result_line
 from minisbert.cli.shared import Say
 from minisbert.errors import InputError
 from minisbert.files import read_json_object

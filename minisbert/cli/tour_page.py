@@ -5,7 +5,7 @@ from html import escape
 
 import numpy as np
 
-from minisbert.cli.display import COLOURS, printable, visible
+from minisbert.cli.grids import COLOURS, printable, visible
 from minisbert.tour import Bars, Step, Table
 
 MOST_TOKENS = 20  # rows and columns of a grid: more could not be read

@@ -8,7 +8,7 @@ import textwrap
 
 import torch
 
-from minisbert.cli.display import clip, table_lines
+from minisbert.cli.grids import clip, table_lines
 from minisbert.cli.shared import Say
 from minisbert.cli.tour import LEAST_WIDTH
 from minisbert.cli.tour_page import page

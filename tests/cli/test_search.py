@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from minisbert import SentenceEncoder
-from minisbert.cli import display, encode, search
+from minisbert.cli import encode, grids, search
 from tests.tiny import tiny_folder
 
 TEXTS = ["밥을 먹는다.", "날씨가 춥다.", "밥을 먹는다.", "고양이는 물을 마신다.", "한 남자가 빵을 먹는다.", "날씨가 춥다."]
@@ -248,4 +248,4 @@ def test_a_terminal_gets_lines_of_its_width(run, monkeypatch):
     for asked in (["--query", "밥", "--query", "물"], ["--duplicates", "-1"], ["--groups", "-1"]):
         code, out, _ = run("-i", "a.txt", *asked)
         assert code == 0
-        assert out and all(display.columns(line) <= 40 for line in out.splitlines())
+        assert out and all(grids.columns(line) <= 40 for line in out.splitlines())

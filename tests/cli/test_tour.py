@@ -13,8 +13,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from minisbert.cli import display, tour
-from minisbert.cli.display import columns, grid, table_lines, visible
+from minisbert.cli import grids, tour
+from minisbert.cli.grids import columns, grid, table_lines, visible
 from minisbert.cli.tour import LEAST_WIDTH
 from minisbert.tour import Table
 from tests.tiny import tiny_folder
@@ -130,7 +130,7 @@ def test_colour_is_for_terminals_that_want_it(run, monkeypatch):
 
 def test_a_narrow_grid_still_has_a_name_and_four_columns():
     lines = table_lines(shown_table([f"토큰{number}" for number in range(30)], sums=True), LEAST_WIDTH, colour=False)
-    assert len(lines) == 1 + 1 + display.MOST_ROWS + 1
+    assert len(lines) == 1 + 1 + grids.MOST_ROWS + 1
     assert len(lines[1].split()) >= 4 and max(map(columns, lines)) <= LEAST_WIDTH
 
 

@@ -6,7 +6,7 @@ import unicodedata
 import numpy as np
 import pytest
 
-from minisbert.cli.display import RESET, clip, columns, printable, similarity_grid, table_of_texts
+from minisbert.cli.grids import RESET, clip, columns, printable, similarity_grid, table_of_texts
 
 TEXTS = [
     "한 남자가 음식을 먹는다.",
