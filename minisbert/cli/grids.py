@@ -58,7 +58,7 @@ def clip(text: str, width: int) -> str:
 def table_of_texts(texts: Sequence[str], vectors: npt.NDArray[np.float32], terminal_width: int) -> str:
     """One line a text: its number, the length of its vector, the first values of the vector, and the text."""
     lines = []
-    for number, (text, vector) in enumerate(zip(texts, vectors, strict=True), start=1):
+    for number, (text, vector) in enumerate(zip(texts, vectors, strict=True)):
         values = " ".join(f"{value:+.3f}" for value in vector[:4])
         start = f"{number:4}  |v| {np.linalg.norm(vector):7.3f}  [{values} ...]  "
         lines.append(start + clip(text, max(10, terminal_width - len(start))).rstrip())
@@ -90,8 +90,8 @@ def similarity_grid(similarities: npt.NDArray[np.floating], texts: Sequence[str]
     longest = max(columns(text[:width]) for text in texts)
     cell = max(len(f"{value: .2f}") for value in similarities.flat) + 1  # distances may have many digits
     label = max(10, min(longest, width - cell * len(texts) - 6)) + 6
-    names = [f"{number:4}  {text[: 8 * label]}" for number, text in enumerate(texts, start=1)]
-    headings = [str(number) for number in range(1, len(texts) + 1)]
+    names = [f"{number:4}  {text[: 8 * label]}" for number, text in enumerate(texts)]
+    headings = [str(number) for number in range(len(texts))]
     cells = [[(f"{value:.2f}", shade_of(value) if colour else None) for value in row] for row in similarities]
     return "\n".join(grid(names, label, headings, cells, cell))
 

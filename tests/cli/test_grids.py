@@ -48,18 +48,18 @@ def test_a_grid_has_a_line_for_each_text():
     similarities = np.array([[1.0, -0.25], [-0.25, 1.0]])
     lines = similarity_grid(similarities, ["고양이는 물을 마신다.", "날씨가 춥다."], 40, colour=False).split("\n")
     assert lines == [
-        "                                1     2",
-        "   1  고양이는 물을 마신다.  1.00 -0.25",
-        "   2  날씨가 춥다.          -0.25  1.00",
+        "                                0     1",
+        "   0  고양이는 물을 마신다.  1.00 -0.25",
+        "   1  날씨가 춥다.          -0.25  1.00",
     ]
 
 
 def test_columns_are_as_wide_as_their_numbers():
     lines = similarity_grid(np.array([[0.0, -123.4], [-123.4, 0.0]]), ["밥", "빵"], 40, colour=False).split("\n")
     assert lines == [
-        "                       1       2",
-        "   1  밥            0.00 -123.40",
-        "   2  빵         -123.40    0.00",
+        "                       0       1",
+        "   0  밥            0.00 -123.40",
+        "   1  빵         -123.40    0.00",
     ]
 
 
@@ -74,6 +74,6 @@ def test_colours_follow_the_value_and_end():
 def test_a_table_has_a_line_for_each_text():
     vectors = np.array([[3.0, 4.0, 0.0, 0.0, 0.0], [0.0, 0.0, 0.0, 1.0, 0.0]], dtype=np.float32)
     assert table_of_texts(["밥", "한 남자가 음식을 먹는다."], vectors, 70).split("\n") == [
-        "   1  |v|   5.000  [+3.000 +4.000 +0.000 +0.000 ...]  밥",
-        "   2  |v|   1.000  [+0.000 +0.000 +0.000 +1.000 ...]  한 남자가 음식…",
+        "   0  |v|   5.000  [+3.000 +4.000 +0.000 +0.000 ...]  밥",
+        "   1  |v|   1.000  [+0.000 +0.000 +0.000 +1.000 ...]  한 남자가 음식…",
     ]
