@@ -84,8 +84,8 @@ class DebertaV2Config(EncoderConfig):
 def log_buckets(distances: Tensor, buckets: int, max_distance: int) -> Tensor:
     """Group distances: near ones keep a bucket each, far ones share buckets of growing width.
 
-    Whether a word is 2 or 3 tokens away matters; 102 or 103 does not. With m = buckets / 2, a distance of at most m is its own
-    bucket; beyond, m - 1 buckets are spread evenly over the logarithm of the distance, up to `max_distance` - 1, which is in
+    Whether a word is 2 or 3 tokens away matters; 102 or 103 does not. Up to middle = buckets / 2, a distance is its own bucket;
+    beyond, middle - 1 buckets are spread evenly over the logarithm of the distance, up to `max_distance` - 1, which is in
     bucket `buckets` - 1 (larger ones get larger buckets, which `table_rows` cuts off). Here buckets = 8 and max_distance = 32:
 
         distance   0  1  2  3  4 | 5 . 7 | 8 . . . . . 15 | 16 . . . . . . . . . 31 |
@@ -107,7 +107,7 @@ def log_buckets(distances: Tensor, buckets: int, max_distance: int) -> Tensor:
 def table_rows(distances: Tensor, config: DebertaV2Config) -> Tensor:
     """The row of the relative table for each distance q - k. int64 of any shape in, the same shape out, 0 to R - 1.
 
-    Buckets are negative too, so row 0 is bucket -span. Distances beyond the last bucket share the last row.
+    Row 0 is bucket -span, the last row bucket span - 1. Distances beyond, to either side, share the row at that end.
     """
     if config.position_buckets > 0:
         distances = log_buckets(distances, config.position_buckets, config.max_distance)
@@ -133,10 +133,10 @@ def plain_position_scores(
 def relative_shift(by_distance: Tensor) -> Tensor:
     """From scores by distance to scores by token: out[..., i, j] = by_distance[..., i, T - i + j]. A view, no copy.
 
-    Takes (..., T, 2T), the last two axes contiguous, and returns (..., T, T). Rows i are queries and columns c the distances
-    T - c in "c2p"; rows are keys and columns the distances c - T in "p2c". Either way the pair (i, j) is in column T - i + j:
-    what row i needs starts one column further left than in row i - 1. Cut T elements off the front and let rows be one element
-    shorter, and they stand one under the other:
+    Takes (..., T, 2T), the last two axes contiguous, and returns (..., T, T). In "c2p" row i is a query and column c distance
+    i - j = T - c; in "p2c" row i is a key and column c distance j - i = c - T. Either way the pair (i, j) is in column
+    c = T - i + j: what row i needs starts one column further left than in row i - 1. Cut T elements off the front and let rows
+    be one element shorter, and they stand one under the other:
 
         T = 3; digits are rows i, the letters a, b, c mark j = 0, 1, 2
 
@@ -211,7 +211,7 @@ class DisentangledAttention(nn.Module):
         """What the heads gather, side by side: (B, T, D)."""
         parts = fast.products(x, self.query, self.key, self.value)  # (B, T, D) each
         query, key, value = (split_heads(part, self.heads) for part in parts)
-        bias = attention_mask  # of booleans, False = hidden; or of numbers, which are added to the scaled scores of contents
+        bias = attention_mask  # what `fast.attention` adds to content to content: booleans, False = hidden, or numbers
         if table is not None and rows is not None:
             # Here positions are no part of the embeddings, so they missed the dropout there, and get it now. It falls on the
             # table, before its rows are repeated: all distances of a bucket lose the same.

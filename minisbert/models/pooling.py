@@ -58,7 +58,7 @@ def _pool(mode: str, x: Tensor, mask: Tensor | None) -> Tensor:
     if mode == "cls":
         return x[:, 0]  # (B, D)
     if mode == "lasttoken":
-        return x.take_along_dim(lengths[:, :, None] - 1, dim=1)[:, 0]  # (B, D)
+        return x.take_along_dim(lengths[:, :, None] - 1, dim=1)[:, 0]  # one index for all D columns of a text: (B, D)
     if mode == "max":
         return x.amax(1)  # (B, D)
     if mode == "weightedmean":  # the first token counts once, the second twice and so on: 1 + 2 + ... + n = n (n + 1) / 2

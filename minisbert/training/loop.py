@@ -2,10 +2,10 @@
 
 That order of things (its `fit`, kept in 6.2.0 as `old_fit`, against which this was checked) is what the published Korean
 models came from, and newer trainers do not repeat it. In each step every objective in turn takes a batch and moves the
-parameters; what happens there is in step.py. With five batches of one objective and three of another, numbered as they come:
+parameters; what happens there is in step.py. With five batches in a round of one objective and three in one of another:
 
     step    1       2       3   |   4       5       6       an epoch ends when the fewest batches are through
-    NLI     1       2       3   |   4       5       1       the longer one goes on where it was, then starts over
+    NLI     1       2       3   |   4       5       1       the longer one goes on where it was, then a new round
     STS         1       2     3 |       1       2       3   each has its own AdamW; both move the same parameters
 
 Two things are done differently: the texts of a batch are sorted by length and cut into chunks with little padding
@@ -60,7 +60,7 @@ def fit(
 
     Args:
         model: on its device, in float32 (or float64).
-        objectives: taken in turn in each step; one whose batches run out starts over with them.
+        objectives: taken in turn in each step; one whose batches run out goes on with a new round of them.
         plan: all hyper-parameters.
         output: folder for the model (the best one, or the last one without an evaluator), metrics and training states.
         evaluator: called every `plan.evaluation_steps` steps of an epoch and at its end; the best model is kept in `output`.

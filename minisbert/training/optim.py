@@ -21,9 +21,9 @@ def warmup_linear(step: int, warmup_steps: int, total_steps: int) -> float:
 
     AdamW divides a gradient by its usual size, which it does not know yet in the first steps, so early moves are large and
     nearly random; the way up keeps them small. The way down lets the parameters come to rest. The factor is the share of the
-    warm-up that is done. Before the first step nothing is done: its rate is 0, and it only fills the moments. With a
-    warm-up of 2 in 6 steps and a largest rate of 2e-5, the first three rates are 2e-5 · 0/2 = 0, 2e-5 · 1/2 = 1e-5 and
-    2e-5 · 4/4 = 2e-5:
+    warm-up that is done, then that of the way down that is left. Before the first step nothing is done: its rate is 0, and it
+    only fills the moments. With a warm-up of 2 in 6 steps and a largest rate of 2e-5, the first three rates are
+    2e-5 · 0/2 = 0, 2e-5 · 1/2 = 1e-5 and 2e-5 · 4/4 = 2e-5:
 
         2e-5              *
                                 *

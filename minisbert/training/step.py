@@ -58,7 +58,7 @@ def train_step(
     value = loss(embeddings, labels)  # forward: a scalar
     value.backward()  # backward: adds to the gradient of every parameter
     make_dense(model)  # for the clipping and AdamW
-    mean, tokens = average_over_processes(model, value.detach(), tokens)
+    mean, tokens = average_over_processes(model, value.detach(), tokens)  # and the gradients
 
     # One odd batch can have a gradient a hundred times as long as the others. Clipping shortens it and keeps its direction, so
     # that it cannot undo what hundreds of steps have learnt. What is returned is the length before.
