@@ -159,7 +159,8 @@ def read_lines(file: BinaryIO, name: str) -> Iterator[str]:
                 raise InputError(f"{name}:1: UTF-16, not UTF-8; {_convert('utf-16', name)}")
             line = line.removeprefix(b"\xef\xbb\xbf")
         if b"\0" in line:
-            raise InputError(f"{name}:{number}: holds a NUL byte: a binary file, or UTF-16; expected UTF-8 text")
+            problem = "holds a NUL byte: a binary file, or UTF-16"
+            raise InputError(f"{name}:{number}: {problem}; if it is text, {_convert('utf-16le', name)}")
         try:
             text = line.decode("utf-8")
         except UnicodeDecodeError as error:
@@ -222,6 +223,10 @@ def _records(
     known = [column for column in names if column]  # Excel leaves columns without a name after the last one
     if len(set(known)) < len(known):
         raise InputError(f"{name}:1: two columns have the same name; the columns are: {one_line(', '.join(names))}")
+    if len(names) == 1 and (found := re.search(r"[;,\t]", names[0])):
+        expected = "commas" if form == "csv" else "tabs"
+        raise InputError(f"{name}:1: {found[0]!r} seems to stand between the values; a .{form} has {expected} there")
+    without_name = [column for column, each in enumerate(names) if not each]
     advice = "; a .tsv knows no quotes: write values with quotation marks or line breaks as .csv"
     for number, values in rows:
         if len(values) != len(names):
@@ -229,6 +234,8 @@ def _records(
             problem = f"{len(values)} columns, expected {len(names)}{advice if quoted else ''}"
         elif form == "tsv" and not quotes_are_text and any(map(_is_quoted, values)):
             problem = f'a value is quoted, with "" for "{advice}'
+        elif len(without_name) > 1 and any(values[column] for column in without_name):
+            problem = "a value in one of several columns without a name; name them in the first line"
         else:
             yield f"{name}:{number}", dict(zip(names, values, strict=True))
             continue
@@ -264,7 +271,7 @@ def _json_records(lines: Iterator[str], name: str, on_bad_row: BadRow | None) ->
         items = ((f"{name}:{n}", line) for n, line in numbered if line or n > 1)
     for where, value in items:
         with bad_row_goes_to(on_bad_row):
-            record = _parse(value, where) if isinstance(value, str) else value
+            record = _parse(value, where) if not first.lstrip().startswith("[") else value
             if not isinstance(record, dict):
                 raise InputError(f"{where}: expected a JSON object, found {type(record).__name__}")
             flat: Record = {}

@@ -65,6 +65,7 @@ def test_csv_knows_quoting():
     assert read(f'text\n"{long}"\n', "a.csv") == [long]
     assert read("text\n\n밥\n\n\n", "a.csv") == ["", "밥"]
     assert read("text,n,,\n밥,1,,\n", "a.csv") == ["밥"]  # Excel writes the empty columns too
+    assert read(",text\n0,밥\n", "a.csv") == ["밥"]  # and pandas an index without a name
 
 
 @pytest.mark.parametrize(
@@ -77,7 +78,7 @@ def test_csv_knows_quoting():
         ("a.jsonl", '"밥"', "a.jsonl:1: expected a JSON object, found str"),
         ("a.json", '[{"text": "밥"}, 7]', "a.json: record 2: expected a JSON object, found int"),
         ("a.json", '[{"text": "밥"},\n{"text": null}]', "a.json: record 2: the field 'text' is not a text but null"),
-        ("a.json", '["밥"]', "a.json: record 1: not JSON; expected an object a line, or an array of objects"),
+        ("a.json", '["밥"]', "a.json: record 1: expected a JSON object, found str"),
         ("a.json", '{\n  "text": "밥"\n}', "a.json:1: not JSON; expected an object a line, or an array of objects"),
         ("a.jsonl", '{"Text": "밥"}', "a.jsonl:1: no field 'text'; choose with --text-field one of: Text"),
         ("a.json", '{"text": {"0": "밥"}}', "a.json:1: no field 'text'; choose with --text-field one of: text.0"),
@@ -87,6 +88,9 @@ def test_csv_knows_quoting():
         ("a.tsv", "id\tsentence\n1\t밥", "a.tsv:2: no field 'text'; choose with --text-field one of: id, sentence"),
         ("a.tsv", "id\ttext\n1\t밥\n2\n", "a.tsv:3: 1 columns, expected 2"),
         ("a.tsv", "text\ttext\n1\t밥\n", "a.tsv:1: two columns have the same name; the columns are: text, text"),
+        ("a.csv", "text,,\n밥,,\n빵,1,2\n", "a.csv:3: a value in one of several columns without a name"),
+        ("a.csv", "text;score\n밥;1\n", "a.csv:1: ';' seems to stand between the values; a .csv has commas there"),
+        ("a.tsv", "id,text\n1,밥\n", "a.tsv:1: ',' seems to stand between the values; a .tsv has tabs there"),
         ("a.csv", 'id,text\n1,"밥\n빵"\n2\n', "a.csv:4: 1 columns, expected 2"),
         ("a.csv", 'id,text\n1,밥\n2,"빵\n3,물\n', "a.csv:3: not CSV: unexpected end of data"),
         ("a.csv", 'text\n"밥" 빵\n', "a.csv:2: not CSV: "),
@@ -108,6 +112,10 @@ CP949 = "it looks like CP949, convert it: iconv -f cp949 -t utf-8 a.txt > NEW (i
         ),
         ("고양이".encode("utf-16"), "a.txt:1: UTF-16, not UTF-8; convert it: iconv -f utf-16 -t utf-8 a.txt > NEW"),
         ("고양이\n".encode("utf-16-be"), "a.txt:1: holds a NUL byte: a binary file, or UTF-16"),
+        (
+            "고양이 cat\n".encode("utf-16-le"),
+            "a.txt:1: holds a NUL byte: a binary file, or UTF-16; if it is text, convert it: iconv",
+        ),
         (b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR", "a.txt:1: not UTF-8 (byte 1 of the line); expected UTF-8 text"),
         (b"PK\x03\x04\x14\0\0\0\x08\0", "a.txt:1: holds a NUL byte"),
         (b"\x1f\x8b\x08\x08\xff", "a.txt: damaged gzip data; make or fetch the file again"),
