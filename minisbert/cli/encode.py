@@ -68,7 +68,7 @@ def main(argv: Sequence[str] | None = None, prog: str = "encode.py") -> int:
     add("--why", action="store_true", help="print which tokens make the cosine of two texts; with --similarity, that first")
     add("--query", action="append", metavar="TEXT", help="print the texts nearest to TEXT: score, row from 0, text, columns")
     add("--queries", metavar="FILE", help="queries, one a line; with several, the query comes first in each line of output")
-    add("--top-k", type=int, default=5, metavar="K", help="how many texts are printed for a query (default: 5)")
+    add("--top-k", type=int, metavar="K", help="how many texts are printed for a query (default: 5)")
     cosine: dict[str, Any] = {"nargs": "?", "type": float, "metavar": "T"}
     add("--duplicates", const=0.9, help="print pairs with a cosine of at least T (0.9): score, two rows, two texts", **cosine)
     add("--groups", const=0.75, help="print groups with a cosine of at least T (0.75) to a centre: group, row, text", **cosine)
@@ -95,6 +95,8 @@ def run(args: argparse.Namespace, say: Say) -> None:
             records = read_records(file, args.input, args.text_field, args.input_format)
         # The first text is read now: a wrong encoding or column shows before the model is loaded.
         records = itertools.chain(list(itertools.islice(records, 1)), records)
+        for text in filter(os.path.isfile, args.texts):
+            say(f"note: {text} is taken as a text; -i reads the file of this name")
         if args.output not in (None, "-"):
             check_output(Path(args.output), args.overwrite)
         from minisbert.cli.encode_run import encode_texts
@@ -125,8 +127,10 @@ def check_usage(args: argparse.Namespace) -> None:
             raise InputError(f"--{option} takes a cosine, from -1 to 1, found {threshold}")
     if "LOCAL_RANK" in os.environ and (args.resume or from_standard_input):
         raise InputError("--resume and standard input are for one process; run it without torchrun")
-    if args.resume and args.output in (None, "-"):
-        raise InputError("--resume needs --output FILE")
+    if (args.resume or args.overwrite) and args.output in (None, "-"):
+        raise InputError(f"{'--resume' if args.resume else '--overwrite'} needs --output FILE")
+    if all(map(os.path.exists, (args.input or "", args.output or ""))) and os.path.samefile(args.input, args.output):
+        raise InputError(f"{args.output}: is the input too; name another output")
     if args.compile and args.dtype == "int8":
         raise InputError("--compile does not go together with --dtype int8; leave one out")
     if args.hub_timeout is not None and not args.hub_timeout > 0:
@@ -135,6 +139,8 @@ def check_usage(args: argparse.Namespace) -> None:
         value = getattr(args, option)
         if value is not None and value < 1:
             raise InputError(f"--{option.replace('_', '-')} must be at least 1, found {value}")
+    if args.top_k is not None and not answers[0]:
+        raise InputError("--top-k is for --query and --queries")
     queries = [("--query", query) for query in args.query or ()]
     for option, text in (("--prompt", args.prompt), *queries, *(("TEXT", text) for text in args.texts)):
         check_unicode(text or "", option)

@@ -246,6 +246,9 @@ BAD_USAGE = {
     "--why --query 밥": 2,
     "--resume": 2,
     "--resume -o -": 2,
+    "--overwrite": 2,
+    "--similarity --top-k 3": 2,
+    "--groups --top-k 3": 2,
     "--revision main": 2,  # of a folder
     "--device nonsense": 2,
     "--device meta": 2,
@@ -825,3 +828,19 @@ def test_int8_on_a_processor_that_cannot(start, monkeypatch):
     assert (process.returncode, out) == (2, b"")
     assert is_one_line(err.decode())
     assert "use float32 or bfloat16" in err.decode()
+
+
+def test_the_input_is_never_the_output(run):
+    Path("a.jsonl").write_text('{"text": "밥", "점수": 3}\n', encoding="utf-8")
+    code, _, err = run("-i", "a.jsonl", "-o", "a.jsonl", "--overwrite")
+    assert (code, "a.jsonl: is the input too; name another output" in err) == (2, True)
+    assert Path("a.jsonl").read_text(encoding="utf-8") == '{"text": "밥", "점수": 3}\n'
+    assert run("-i", "-", "-o", "a.jsonl", "--overwrite", stdin="밥\n".encode())[0] == 0  # that is another one
+
+
+def test_the_name_of_a_file_as_a_text_is_told(run):
+    Path("글.txt").write_text("밥\n", encoding="utf-8")
+    code, out, err = run("글.txt")
+    assert code == 0
+    assert '"text": "글.txt"' in out
+    assert "note: 글.txt is taken as a text; -i reads the file of this name" in err
