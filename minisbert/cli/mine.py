@@ -47,6 +47,8 @@ def run(args: argparse.Namespace, say: Say) -> None:
     """Do what the arguments say; errors are raised."""
     if args.output.suffix.lower() != ".jsonl":
         raise InputError(f"{args.output}: the name must end with .jsonl")
+    if args.output.exists() and any(args.output.samefile(each) for each in (args.pairs, args.corpus) if each is not None):
+        raise InputError(f"{args.output}: is an input too; name another output")
     if args.output.exists() and not args.overwrite:
         raise InputError(f"{args.output}: exists already; pass --overwrite to replace it")
     if args.negatives < 1 or not 0 <= args.margin <= 1:
@@ -54,6 +56,8 @@ def run(args: argparse.Namespace, say: Say) -> None:
     if args.text_field is not None and args.corpus is None:
         raise InputError("--text-field is for --corpus")
     examples = read_examples(args.pairs, on_columns=lambda path, columns: say(f"{path}: {columns}"))
+    if len(examples[0].texts) > 2:
+        raise InputError(f"{args.pairs}: the pairs have negatives already; leave out all columns but anchor and positive")
     if any(example.label not in (None, 1.0) for example in examples):
         problem = "not every score or label says that the two texts belong together"
         raise InputError(f"{args.pairs}: {problem}; leave out the rows with a lower one")
@@ -62,6 +66,8 @@ def run(args: argparse.Namespace, say: Say) -> None:
     if args.corpus is not None:
         with open(args.corpus, "rb") as file:
             corpus = [text for text in read_texts(file, args.corpus, args.text_field) if text.strip()]
+        if not corpus:
+            raise InputError(f"{args.corpus}: no texts in it")
     model = minisbert.SentenceEncoder.from_pretrained(args.model, device=args.device, local_files_only=args.local_files_only)
     found = mine_hard_negatives(anchors, positives, corpus, model, num_negatives=args.negatives, margin=args.margin)
     names = ["negative"] if args.negatives == 1 else [f"negative_{number}" for number in range(1, args.negatives + 1)]

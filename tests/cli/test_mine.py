@@ -66,6 +66,22 @@ def test_rows_that_do_not_belong_together_are_no_pairs(run):
     assert "pairs.jsonl: not every score or label says that the two texts belong together" in err
 
 
+def test_nothing_that_is_there_is_thrown_away(run):
+    Path("pairs.jsonl").write_text('{"a": "밥", "b": "빵", "memo": "길"}', encoding="utf-8")
+    code, _, err = run()
+    assert code == 2
+    assert "pairs.jsonl: the pairs have negatives already; leave out all columns but anchor and positive" in err
+    code, _, err = run("-o", "pairs.jsonl", "--overwrite")
+    assert (code, "pairs.jsonl: is an input too" in err) == (2, True)
+    assert "memo" in Path("pairs.jsonl").read_text(encoding="utf-8")
+
+
+def test_a_corpus_without_texts_is_named(run):
+    Path("empty.txt").write_text("\n \n", encoding="utf-8")
+    code, _, err = run("--corpus", "empty.txt")
+    assert (code, "empty.txt: no texts in it" in err) == (2, True)
+
+
 @pytest.mark.parametrize("arguments", ["--margin 2", "--negatives 0", "--text-field a", "-o a.tsv", "--pairs none.jsonl"])
 def test_what_is_impossible_is_one_line(run, arguments):
     code, out, err = run(*arguments.split())
