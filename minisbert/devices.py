@@ -23,7 +23,7 @@ def usable_device(device: str | torch.device | None) -> torch.device:
         torch.zeros(1, device=device).cpu()
     except (RuntimeError, AssertionError, ImportError) as error:  # torch has many ways to say it
         reason = str(error).partition("\n")[0]
-        raise InputError(f"device {str(device)!r} cannot be used: {reason:.100}; try cpu or cuda") from None
+        raise InputError(f"device {str(device)!r} cannot be used: {reason:.100}; try another, such as cpu") from None
     return torch.device(device)
 
 

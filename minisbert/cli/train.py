@@ -66,7 +66,7 @@ def main(argv: Sequence[str] | None = None, prog: str = "train.py") -> int:
     add("--train", type=Path, metavar="FILE", help="your own pairs or triplets: .tsv, .csv, .jsonl or .json")
     add("--loss", choices=("cosine", "mnrl"), help="cosine: reach each pair's label; mnrl: find the right text")
     add("-m", "--model", metavar="SOURCE", help="what to start from: a folder, or owner/name[@revision] (for --train: ko-mini)")
-    add("-o", "--output", type=Path, metavar="DIR", help="folder for the model")
+    add("-o", "--output", type=Path, metavar="DIR", help="folder for the model (default: weights/RECIPE or weights/own)")
     add(
         "--dev",
         type=Path,
@@ -126,7 +126,7 @@ def choose_recipe(args: argparse.Namespace) -> Recipe:
     elif args.train is None:
         raise InputError("give --recipe NAME (see --list-recipes) or --train FILE")
     elif args.loss is None:
-        raise InputError("--train needs --loss")
+        raise InputError("--train needs --loss: cosine for pairs with labels or scores, mnrl for pairs that belong together")
     else:
         recipe = own_recipe(args.model or str(default_model()), args.loss)
     data = {task.data for task in recipe.tasks}
@@ -138,7 +138,10 @@ def choose_recipe(args: argparse.Namespace) -> Recipe:
     given = [("--loss", "own", args.loss), *((BATCH_FLAGS[name], name, size) for name, size in sizes.items())]
     for flag, needed, value in given:
         if value is not None and needed not in data:
-            raise InputError(f"{flag} has no meaning for the recipe {recipe.name}: it has no {needed} data")
+            where = "with --train" if owns_data else f"for the recipe {recipe.name}"
+            raise InputError(f"{flag} has no meaning {where}: there is no {needed} data")
+    if owns_data and args.evaluation_steps and args.dev is None:
+        raise InputError("--evaluation-steps needs --dev FILE")
     if owns_data and args.data is not None:
         raise InputError("--data is for recipes with data of their own; give --train FILE alone")
     tasks = tuple(  # --loss is there only if the one task has data of your own

@@ -61,7 +61,7 @@ def choose_columns(names: Iterable[str], where: str) -> Columns:
     numbers = by_role["score"] + by_role["label"]
     for same in (by_role["anchor"], by_role["positive"], numbers, by_role["class"], by_role["relation"]):
         if len(same) > 1:
-            raise InputError(f"{where}: the columns {same[0]!r:.60} and {same[1]!r:.60} say the same; leave out one of them")
+            raise InputError(f"{where}: the columns {same[0]!r:.60} and {same[1]!r:.60} are for the same; leave one out")
     free = by_role[""]
     if len(by_role["class"]) == 1 and len(free + by_role["anchor"] + by_role["positive"]) == 1:
         text = (free + by_role["anchor"] + by_role["positive"])[0]

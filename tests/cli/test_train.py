@@ -217,7 +217,7 @@ def test_warm_up_is_rounded_up(own, fitted):
 
 
 def test_flags_reach_the_loop(own, fitted):
-    flags = "--epochs 3 --lr 0.01 --weight-decay 0.2 --max-grad-norm 0.5 --evaluation-steps 7 --max-steps 2 --seed 9"
+    flags = "--epochs 3 --lr 0.01 --weight-decay 0.2 --max-grad-norm 0.5 --max-steps 2 --seed 9"
     own(*f"{flags} --checkpoint-steps 4 --dtype bfloat16 --recompute --max-length 20".split())
     (call,) = fitted
     expected = {
@@ -225,7 +225,6 @@ def test_flags_reach_the_loop(own, fitted):
         "learning_rate": 0.01,
         "weight_decay": 0.2,
         "max_grad_norm": 0.5,
-        "evaluation_steps": 7,
         "max_steps": 2,
         "seed": 9,
         "checkpoint_steps": 4,
@@ -399,6 +398,7 @@ BAD_USAGE = {
     "no layout": ([*ONE, "--data", "{place}"[:7], "-o", "out"], "no KorSTS folder in it; expected the layout"),
     "no labels": ([*OWN, "--loss", "cosine"], "--loss cosine needs pairs with a column score (0 to 5) or label"),
     "lower labels": ([*SCORED, "--loss", "mnrl"], "--loss mnrl takes the texts of every row to belong together"),
+    "nothing to evaluate on": ([*OWN, "--loss", "mnrl", "--evaluation-steps", "7"], "--evaluation-steps needs --dev FILE"),
     "few examples": ([*OWN, "--loss", "mnrl", "--batch-size", "13"], "12 examples do not fill one batch of 13"),
     "device": ([*OWN, "--loss", "mnrl", "--batch-size", "4", "--device", "abacus"], "device 'abacus' cannot be used"),
     "length": ([*OWN, "--loss", "mnrl", "--batch-size", "4", "--max-length", "41"], "can be at most 40"),

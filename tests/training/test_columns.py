@@ -112,8 +112,8 @@ def test_what_was_understood_is_one_line(names, understood):
 @pytest.mark.parametrize(
     ("names", "problem"),
     [
-        (["query", "question", "answer"], "the columns 'query' and 'question' say the same; leave out one of them"),
-        (["a", "b", "score", "label"], "the columns 'score' and 'label' say the same; leave out one of them"),
+        (["query", "question", "answer"], "the columns 'query' and 'question' are for the same; leave one out"),
+        (["a", "b", "score", "label"], "the columns 'score' and 'label' are for the same; leave one out"),
         (["positive", "negative"], "no column for the anchor among positive, negative; expected two texts"),
         (["id", "source", "target"], "no column for the positive among id, source, target; expected two texts"),
     ],

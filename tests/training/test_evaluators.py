@@ -74,7 +74,7 @@ def test_classes(read):
         (["text | class", "몇 시야? | 1", "어디야? | 2"], "no class has two texts"),
         (["text | class", "몇 시야? | 1", "지금 몇 시? | 1"], "one class in all"),
         (["a | b | score", "몇 시야? | 세 시 | 5"], "at least two pairs, each with a score"),
-        (["text | class | category", "몇 시야? | 1 | 2"], "'class' and 'category' say the same"),
+        (["text | class | category", "몇 시야? | 1 | 2"], "'class' and 'category' are for the same"),
         (["text | score", "몇 시야? | 3"], "no column for the positive among text, score"),
         (["text | class", "17 | 1", "18 | 1"], "'text' holds numbers, no texts"),
     ],

@@ -112,7 +112,7 @@ def test_own_triplets_scores_and_korsts(file):
     path = file("sts.tsv", STS_HEADER + "news\t\t2024\t1\t2.5\t가\t나\n")
     assert read_examples(path) == [Example(("가", "나"), 0.5)]
     both = file("a.tsv", "a\tb\tscore\tlabel\n가\t나\t5\t1\n")
-    assert message(read_examples, both) == " the columns 'score' and 'label' say the same; leave out one of them"
+    assert message(read_examples, both) == " the columns 'score' and 'label' are for the same; leave one out"
     # Without a score, sentence1 and sentence2 are columns like any others.
     assert read_examples(file("a.tsv", "sentence1\tsentence2\twrong\n가\t나\t다\n")) == [Example(("가", "나", "다"))]
 
@@ -218,7 +218,7 @@ def test_case_and_surrounding_white_space_make_no_difference():
 @pytest.mark.parametrize("count", [2, 3, 50])
 def test_a_batch_that_cannot_be_filled_is_an_error(count):
     examples = [Example(("같은 글", f"{n}")) for n in range(count)]
-    with pytest.raises(InputError, match=f"from these {count} examples; choose a batch size of at most 1"):
+    with pytest.raises(InputError, match=f"from these {count} examples; they share their texts, and two different ones"):
         next(iter(NoDuplicatesBatches(examples, 2, seed=0)))
 
 
