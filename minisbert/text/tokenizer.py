@@ -34,7 +34,7 @@ TEXTS_AT_ONCE = 4096
 class TokenizedTexts:
     """The token ids of N texts, end to end in one array, and what happened to the texts on the way."""
 
-    ids: npt.NDArray[np.int32]  # (sum of lengths,)
+    ids: npt.NDArray[np.uint32]  # (sum of lengths,)
     ends: npt.NDArray[np.int64]  # (N,), where each text ends in `ids`
     truncated: int  # texts cut to max_seq_length: what was cut does not count in the vector
     unknown: int  # tokens [UNK]: words that no pieces make up, so that their meaning is lost
@@ -47,7 +47,7 @@ class TokenizedTexts:
         """Number of tokens of each text, special tokens included: (N,)."""
         return np.diff(self.ends, prepend=0)
 
-    def row(self, index: int) -> npt.NDArray[np.int32]:
+    def row(self, index: int) -> npt.NDArray[np.uint32]:
         """Token ids of one text: (length,)."""
         return self.ids[self.ends[index - 1] if index else 0 : self.ends[index]]
 
@@ -142,10 +142,9 @@ class Tokenizer:
             lengths[begin : begin + len(block)] = [len(encoding.ids) for encoding in encodings]
             truncated += sum(bool(encoding.overflowing) for encoding in encodings)
             blocks.append(np.array([token for encoding in encodings for token in encoding.ids], dtype=np.uint32))
-        # int32 is what an embedding takes. The bits stay as they are, so that the check below still sees ids beyond its range.
-        ids = (np.concatenate(blocks) if blocks else np.zeros(0, dtype=np.uint32)).view(np.int32)
-        if self.vocab_size is not None and len(ids) and ids.view(np.uint32).max() >= self.vocab_size:
-            self._refuse_token(ids.view(np.uint32), np.cumsum(lengths), self.vocab_size)
+        ids = np.concatenate(blocks) if blocks else np.zeros(0, dtype=np.uint32)
+        if self.vocab_size is not None and len(ids) and ids.max() >= self.vocab_size:
+            self._refuse_token(ids, np.cumsum(lengths), self.vocab_size)
         unknown = 0 if self.unknown_token_id is None else int((ids == self.unknown_token_id).sum())
         return TokenizedTexts(ids, np.cumsum(lengths), truncated, unknown, not_nfc)
 

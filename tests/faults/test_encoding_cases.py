@@ -157,7 +157,7 @@ def batch(model, width, rows=SENTENCES):
     ids = torch.full((len(rows), width), model.tokenizer.pad_token_id)
     mask = torch.zeros(ids.shape, dtype=torch.bool)
     for row, text in enumerate(rows):
-        tokens = torch.from_numpy(model.tokenizer([text]).ids)
+        tokens = torch.from_numpy(model.tokenizer([text]).ids.astype(int))
         ids[row, : len(tokens)] = tokens
         mask[row, : len(tokens)] = True
     return ids, mask
