@@ -88,9 +88,9 @@ def quantise_tokens(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Round (..., D) to q_x, uint8 (..., D); also s_x and low, float32 (..., 1). NaN stays NaN in these two."""
     low = x.amin(-1, keepdim=True)
     scale = x.amax(-1, keepdim=True).sub_(low).div_(255).clamp_(min=SMALLEST_SCALE)
-    # From 2^23 to 2^24 float32 has whole numbers only: adding 1.5 · 2^23 rounds, and the lowest byte of the sum is then q_x.
+    # From 2^23 to 2^24 float32 has whole numbers only: adding 2^23 rounds, and the lowest byte of the sum is then q_x.
     # `round` and a conversion of float32 to bytes would take longer.
-    rounded = (x - low).mul_(scale.reciprocal()).add_(1.5 * 2**23)
+    rounded = (x - low).mul_(scale.reciprocal()).add_(2.0**23)
     return rounded.view(torch.int32).to(torch.uint8), scale, low
 
 
