@@ -159,8 +159,10 @@ def read_lines(file: BinaryIO, name: str) -> Iterator[str]:
                 raise InputError(f"{name}:1: UTF-16, not UTF-8; {_convert('utf-16', name)}")
             line = line.removeprefix(b"\xef\xbb\xbf")
         if b"\0" in line:
+            # In UTF-16 of big-endian order the first byte of an ASCII character, a line end for example, is the NUL.
+            encoding = "utf-16be" if number == 1 and line.index(0) % 2 == 0 else "utf-16le"
             problem = "holds a NUL byte: a binary file, or UTF-16"
-            raise InputError(f"{name}:{number}: {problem}; if it is text, {_convert('utf-16le', name)}")
+            raise InputError(f"{name}:{number}: {problem}; if it is text, {_convert(encoding, name)}")
         try:
             text = line.decode("utf-8")
         except UnicodeDecodeError as error:
@@ -223,8 +225,8 @@ def _records(
     known = [column for column in names if column]  # Excel leaves columns without a name after the last one
     if len(set(known)) < len(known):
         raise InputError(f"{name}:1: two columns have the same name; the columns are: {one_line(', '.join(names))}")
-    if len(names) == 1 and (found := re.search(r"[;,\t]", names[0])):
-        expected = "commas" if form == "csv" else "tabs"
+    other, expected = (r"[;\t]", "commas") if form == "csv" else ("[;,]", "tabs")
+    if len(names) == 1 and (found := re.search(other, names[0])):
         raise InputError(f"{name}:1: {found[0]!r} seems to stand between the values; a .{form} has {expected} there")
     without_name = [column for column, each in enumerate(names) if not each]
     advice = "; a .tsv knows no quotes: write values with quotation marks or line breaks as .csv"

@@ -65,6 +65,7 @@ def test_csv_knows_quoting():
     assert read(f'text\n"{long}"\n', "a.csv") == [long]
     assert read("text\n\n밥\n\n\n", "a.csv") == ["", "밥"]
     assert read("text,n,,\n밥,1,,\n", "a.csv") == ["밥"]  # Excel writes the empty columns too
+    assert read('"한, 두",\n밥,\n', "a.csv", "한, 두") == ["밥"]
     assert read(",text\n0,밥\n", "a.csv") == ["밥"]  # and pandas an index without a name
 
 
@@ -111,10 +112,13 @@ CP949 = "it looks like CP949, convert it: iconv -f cp949 -t utf-8 a.txt > NEW (i
             f"a.txt:2: not UTF-8 (byte 1 of the line); {CP949}",
         ),
         ("고양이".encode("utf-16"), "a.txt:1: UTF-16, not UTF-8; convert it: iconv -f utf-16 -t utf-8 a.txt > NEW"),
-        ("고양이\n".encode("utf-16-be"), "a.txt:1: holds a NUL byte: a binary file, or UTF-16"),
+        (
+            "고양이\n".encode("utf-16-be"),
+            "a.txt:1: holds a NUL byte: a binary file, or UTF-16; if it is text, convert it: iconv -f utf-16be",
+        ),
         (
             "고양이 cat\n".encode("utf-16-le"),
-            "a.txt:1: holds a NUL byte: a binary file, or UTF-16; if it is text, convert it: iconv",
+            "a.txt:1: holds a NUL byte: a binary file, or UTF-16; if it is text, convert it: iconv -f utf-16le",
         ),
         (b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR", "a.txt:1: not UTF-8 (byte 1 of the line); expected UTF-8 text"),
         (b"PK\x03\x04\x14\0\0\0\x08\0", "a.txt:1: holds a NUL byte"),
