@@ -119,8 +119,8 @@ class Sentence:
         input_ids, _ = model.tokenizer.pad(self.tokenized, [0])  # (1, T)
         self.recording = Recording(self.encoder, input_ids.to(model.device))
         self.parts = token_parts(model.pooling, self.recording.tokens)  # (T, D)
-        vector = model.pooling(self.recording.tokens)[0].detach()
-        self.vector = F.normalize(vector, dim=-1) if model.normalize else vector  # (D,)
+        vector = model.pooling(self.recording.tokens)[0].detach()  # (D,)
+        self.vector = F.normalize(vector, dim=-1) if model.normalize else vector
 
 
 def token_names(tokenizer: Tokenizer, text: str, ids: Sequence[int] | npt.NDArray[np.integer]) -> tuple[str, ...]:

@@ -31,6 +31,8 @@ from minisbert.errors import InputError, check_unicode
 from minisbert.storage.vectors import check_output
 from minisbert.text.rows import Record, read_records
 
+NEAREST = 5
+
 
 def main(argv: Sequence[str] | None = None, prog: str = "encode.py") -> int:
     """Run the command line; returns the exit code."""
@@ -68,7 +70,7 @@ def main(argv: Sequence[str] | None = None, prog: str = "encode.py") -> int:
     add("--why", action="store_true", help="print which tokens make the cosine of two texts; with --similarity, that first")
     add("--query", action="append", metavar="TEXT", help="print the texts nearest to TEXT: score, row from 0, text, columns")
     add("--queries", metavar="FILE", help="queries, one a line; with several, the query comes first in each line of output")
-    add("--top-k", type=int, metavar="K", help="how many texts are printed for a query (default: 5)")
+    add("--top-k", type=int, metavar="K", help=f"how many texts are printed for a query (default: {NEAREST})")
     cosine: dict[str, Any] = {"nargs": "?", "type": float, "metavar": "T"}
     add("--duplicates", const=0.9, help="print pairs with a cosine of at least T (0.9): score, two rows, two texts", **cosine)
     add("--groups", const=0.75, help="print groups with a cosine of at least T (0.75) to a centre: group, row, text", **cosine)
@@ -85,6 +87,7 @@ def main(argv: Sequence[str] | None = None, prog: str = "encode.py") -> int:
 def run(args: argparse.Namespace, say: Say) -> None:
     """Do what the arguments say; errors are raised."""
     check_usage(args)
+    args.top_k = args.top_k or NEAREST  # None until now: to tell a flag that is given from one that is not
     with contextlib.ExitStack() as stack:
         if args.texts:
             records: Iterator[tuple[str, Record]] = ((text, {}) for text in args.texts)
@@ -129,7 +132,8 @@ def check_usage(args: argparse.Namespace) -> None:
         raise InputError("--resume and standard input are for one process; run it without torchrun")
     if (args.resume or args.overwrite) and args.output in (None, "-"):
         raise InputError(f"{'--resume' if args.resume else '--overwrite'} needs --output FILE")
-    if all(map(os.path.exists, (args.input or "", args.output or ""))) and os.path.samefile(args.input, args.output):
+    files = (args.input or "", args.output or "")
+    if all(map(os.path.exists, files)) and os.path.samefile(*files):
         raise InputError(f"{args.output}: is the input too; name another output")
     if args.compile and args.dtype == "int8":
         raise InputError("--compile does not go together with --dtype int8; leave one out")

@@ -41,7 +41,6 @@ ROWS_AT_ONCE = 16384
 CHARACTERS_AT_ONCE = 1 << 26
 SIMILARITY_ROWS_AT_ONCE = 64  # of the N x N matrix, which need not fit into memory
 MOST_ROWS_IN_GRID = 20
-NEAREST = 5  # texts that are printed for a query, without --top-k
 Row = TypeVar("Row")
 
 
@@ -234,7 +233,7 @@ def answer(
             vectors = query_encoder(list(map(compose, queries)))
             if query_encoder.count("not_nfc"):
                 say("note: the query is not in Unicode normal form C (decomposed Hangul): pass --nfc")
-            nearest = Nearest(as_tensor(vectors), args.top_k or NEAREST, model.similarity_fn_name)
+            nearest = Nearest(as_tensor(vectors), args.top_k, model.similarity_fn_name)
             print_nearest(queries, nearest, corpus, args.json)
     except NonFiniteError as error:
         if saved is None:

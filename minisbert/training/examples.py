@@ -204,11 +204,8 @@ class NoDuplicatesBatches(ShuffledBatches):
                 passed_over += 1
                 if passed_over > 2 * len(self.examples):  # a whole round, wherever it began, has brought nothing
                     problem = f"a batch of {self.batch_size} examples without a common text cannot be filled from these"
-                    advice = (
-                        f"choose a batch size of at most {len(batch)}"
-                        if len(batch) > 1
-                        else "they share their texts, and two different ones are needed"
-                    )
+                    smaller = f"choose a batch size of at most {len(batch)}"
+                    advice = smaller if len(batch) > 1 else "they share their texts, and two different ones are needed"
                     raise InputError(f"{problem} {len(self.examples)} examples; {advice}")
             self._pointer += 1
             if self._pointer == len(self.examples):
