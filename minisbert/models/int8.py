@@ -10,24 +10,25 @@ With x (T, D), the weight W (M, D) and the bias b, and nothing rounded any furth
 
     x Wᵀ + b  ≈  (s_x q_x + low) (s_W q_W)ᵀ + b  =  s_x s_W (q_x q_Wᵀ) + low s_W Σ q_W + b
 
-where q_x q_Wᵀ are sums of whole numbers, which are exact. Each factor is off by at most half its scale. Everything around the
-product stays in float32. Why a scale for each token? A token that is far larger than others, as real weights make them, takes
-no digits from these, and texts do not change each other's vectors. Why a lowest number? With scales alone, texts of
-all-MiniLM-L6-v2 fell to a cosine of 0.983 with their vectors in float32; so it is 0.99 at least. The two cost two more passes
-over the product.
+where s_x and low are (T, 1), s_W is (M,), and Σ q_W (M,) adds up each row of q_W. q_x q_Wᵀ are sums of whole numbers, which are
+exact. Each factor is off by at most half its scale. Everything around the product stays in float32. Why a scale for each token?
+A token that is far larger than others, as real weights make them, takes no digits from these, and no text changes the scale of
+another. Why a lowest number? With scales alone, the cosine of an int8 vector of all-MiniLM-L6-v2 with that in float32 fell to
+0.983; with a lowest number it is at least 0.99. The scale and the lowest number cost one more pass over the product each.
 
-Rounding magnifies. Where a sum of float32 numbers differs in its last digit, some numbers are rounded to the other side, these
-make more of the next layer differ, and after six real layers two vectors are as far apart as each is from float32. Padding
-changes the order of such sums in the attention. So texts of different lengths never share a batch (devices.py), and then a text
-has the same vector whatever it is encoded with: to the last bit with every trained model that was tried, but this is not
-certain, since on some processors the last digit of a float32 product depends on the number of rows.
+A difference in the last digit of a float32 sum can change a rounded number by 1. Such changes grow from layer to layer, and
+after six real layers two vectors of a text can be as far apart as each is from float32. Padding changes the order of such sums
+in the attention. So texts of different lengths never share a batch (devices.py), and then a text has the same vector whatever
+it is encoded with: to the last bit with every trained model that was tried, but this is not certain, since on some processors
+the last digit of a float32 product depends on the number of rows.
 
 The processor multiplies bytes from 0 to 255 with signed ones. If it has VNNI instructions, it adds such products up in 32 bits.
-Older ones first add two of them in 16 bits and stop at 32,767 without a word, where 255 · 127 · 2 = 64,770 may come. There q_W
-goes from -64 to 64, seven bits: 255 · 64 · 2 = 32,640 fits. Weights give up the bit, because no weight is as far from its
-neighbours as some numbers of tokens are. On such processors torch's products of bytes are slower than those of float32 (half as
-fast on an AMD Zen 1), unless there are few tokens: then reading the weights takes the time. Axis letters: see layers.py; here M
-is the number of outputs.
+Older ones first add two of them in 16 bits, where a sum stops at 32,767 and no error shows; 255 · 127 · 2 = 64,770 may come.
+There q_W goes from -64 to 64, about seven bits: 255 · 64 · 2 = 32,640 fits. The bit is taken from the weights, because tokens
+have larger outliers. On such processors torch's products of bytes are slower than those of float32 (half as fast on an AMD
+Zen 1), unless there are few tokens: then reading the weights takes the time.
+
+Axis letters: see layers.py; here M is the number of outputs.
 """
 
 from collections.abc import Callable, Sequence
@@ -58,7 +59,8 @@ def keep_freed_memory() -> None:
     """Let the C library keep more of the memory that is freed, once a model is loaded.
 
     The products are so fast that it shows, by 5 %, when each layer's memory is returned to the system and asked for again.
-    glibc keeps twice the largest piece that it has seen freed. This one is not written to, so it costs nothing.
+    glibc, the C library of Linux, keeps up to twice the largest piece that it has seen freed. So a large one is asked for and
+    freed at once. It is not written to, so it costs nothing.
     """
     torch.empty(LARGEST_PIECE, dtype=torch.uint8)
 
@@ -69,7 +71,7 @@ def has_int8(module: nn.Module) -> bool:
 
 
 def has_vnni() -> bool:
-    """Whether the processor has VNNI. The question is private to torch: with a version that cannot answer it, it has not."""
+    """Whether the processor has VNNI, as a private function of torch says; False in a version of torch without it."""
     return bool(getattr(torch.cpu, "_is_vnni_supported", bool)())
 
 
@@ -88,14 +90,17 @@ def quantise_tokens(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Round (..., D) to q_x, uint8 (..., D); also s_x and low, float32 (..., 1). NaN stays NaN in these two."""
     low = x.amin(-1, keepdim=True)
     scale = x.amax(-1, keepdim=True).sub_(low).div_(255).clamp_(min=SMALLEST_SCALE)
-    # From 2^23 to 2^24 float32 has whole numbers only: adding 2^23 rounds, and the lowest byte of the sum is then q_x.
+    # From 2^23 to 2^24 float32 has whole numbers only: adding 2^23 rounds, and the lowest byte of its bits is q_x.
     # `round` and a conversion of float32 to bytes would take longer.
     rounded = (x - low).mul_(scale.reciprocal()).add_(2.0**23)
     return rounded.view(torch.int32).to(torch.uint8), scale, low
 
 
 def plain_linear(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-    """The arithmetic above as it is written there, (..., D) to (..., M). For readers and tests; the models use `Int8Linear`."""
+    """The arithmetic above as it is written there, (..., D) to (..., M); no token of equal numbers, no row of zeros.
+
+    For readers and tests; the models use `Int8Linear`.
+    """
     low = x.amin(-1, keepdim=True)
     token_scale = (x.amax(-1, keepdim=True) - low) / 255
     tokens = ((x - low) / token_scale).round().long()
@@ -136,7 +141,7 @@ class Int8Linear(nn.Module):
         return self.scaled_product(*quantise_tokens(x), residual).add_(self.bias)
 
     def scaled_product(self, tokens: Tensor, scale: Tensor, low: Tensor, start: Tensor) -> Tensor:
-        """Start + what `quantise_tokens` returned, times the weight: (..., M)."""
+        """Start, (..., M) or (M,), + scale · multiply(tokens) + low · sums: (..., M), of what `quantise_tokens` returned."""
         product = self.multiply(tokens)
         return torch.addcmul(start, product, scale, out=product).addcmul_(low, self.sums)
 
